@@ -1,0 +1,501 @@
+//! Address space: reserved in large pieces, handed out in places, given back. No files, no sets.
+//!
+//! A piece is reserved when the first part needs it, much larger than that part, and parts are placed in it upwards from
+//! the start of the largest free place. So the part that was mapped last has room behind it, which is what coalescing
+//! needs, and mapping is one system call over the reservation. A place that is freed joins the free places beside it.
+//! The reservation asks for no MADV_DONTDUMP: memory that was never touched is not dumped, and a freed place would have
+//! to be marked again, with a further system call, to become one range with its neighbours.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::error::{Error, Result};
+use crate::mem;
+use crate::persist::log::{self, Log};
+use crate::set::index::{Locked, Tree};
+use crate::sys;
+
+const GIB: usize = 1 << 30;
+/// A set's first reservation, unless its parts are large or the address space is small.
+const USUAL: usize = 64 * GIB;
+/// The same where every part must lie behind the one before.
+const USUAL_FULL: usize = 1024 * GIB;
+/// Room for so many parts of the size of the one that needs the reservation.
+const PARTS: usize = 16;
+/// A reservation is not made smaller than this for the sake of other sets.
+const SMALL: usize = GIB / 16;
+
+/// Address space that the arenas of this process have reserved.
+static RESERVED: AtomicUsize = AtomicUsize::new(0);
+
+/// What a place must be like.
+#[derive(Clone, Copy)]
+pub(crate) struct Wish {
+    pub len: usize,
+    /// Offset into the file: the address is congruent to it.
+    pub offset: u64,
+    /// The medium's alignment.
+    pub align: usize,
+    /// Parts that must follow this one are expected.
+    pub full: bool,
+    /// Flushes to it are to be logged.
+    pub logged: bool,
+}
+
+impl Wish {
+    /// Large parts begin where large pages can map them.
+    fn modulus(&self) -> usize {
+        let wanted = match self.len {
+            len if len >= 2 * GIB => GIB,
+            len if len >= 2 << 20 => 2 << 20,
+            _ => sys::page_size(),
+        };
+        wanted.max(self.align)
+    }
+
+    /// The first address from `addr` on that is congruent to the offset.
+    fn fit(&self, addr: usize) -> Option<usize> {
+        let modulus = self.modulus();
+        let want = (self.offset % modulus as u64) as usize;
+        let have = addr % modulus;
+        addr.checked_add((want + modulus - have) % modulus)
+    }
+}
+
+struct Piece {
+    base: usize,
+    size: usize,
+    log: Option<Box<Log>>,
+}
+
+/// The address space of one set.
+pub(crate) struct Arena {
+    pieces: Vec<Piece>,
+    /// Free places: start and length.
+    holes: Tree,
+    /// The free place that parts are put into at present.
+    current: usize,
+    /// Ranges within the pieces that may be somebody else's.
+    abandoned: Vec<(usize, usize)>,
+    leaked: bool,
+}
+
+impl Arena {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Arena {
+            pieces: Vec::new(),
+            holes: Tree::new()?,
+            current: 0,
+            abandoned: Vec::new(),
+            leaked: false,
+        })
+    }
+
+    /// Makes sure that the next changes find the memory they need.
+    pub(crate) fn prepare(&self, changes: usize) -> Result<()> {
+        self.holes.reserve(changes + 1)
+    }
+
+    /// A free place for a part. It stays free until [`take`](Self::take).
+    pub(crate) fn place(&mut self, wish: &Wish) -> Result<usize> {
+        if let Ok(Some((start, len))) = self.holes.floor(self.current, &Locked) {
+            if let Some(at) = fits(start, len, wish) {
+                return Ok(at);
+            }
+        }
+        let mut best: Option<(usize, usize, usize)> = None;
+        self.holes.walk(0, |start, len| {
+            if best.is_none_or(|(_, most, _)| len > most) {
+                if let Some(at) = fits(start, len, wish) {
+                    best = Some((start, len, at));
+                }
+            }
+            true
+        });
+        if let Some((start, _, at)) = best {
+            self.current = start;
+            return Ok(at);
+        }
+        self.grow(wish)
+    }
+
+    /// Whether the range is free.
+    pub(crate) fn is_free(&self, start: usize, len: usize) -> bool {
+        matches!(self.holes.floor(start, &Locked), Ok(Some((hole, size)))
+            if start - hole < size && size - (start - hole) >= len)
+    }
+
+    /// Whether the address is in reserved space, free or not.
+    pub(crate) fn contains(&self, addr: usize) -> bool {
+        self.piece(addr).is_some()
+    }
+
+    fn piece(&self, addr: usize) -> Option<&Piece> {
+        self.pieces
+            .iter()
+            .rev()
+            .find(|p| addr.wrapping_sub(p.base) < p.size)
+    }
+
+    /// The log of flushes to this address.
+    pub(crate) fn log(&self, addr: usize) -> Option<NonNull<Log>> {
+        self.piece(addr)?.log.as_deref().map(NonNull::from)
+    }
+
+    pub(crate) fn logs(&self) -> impl Iterator<Item = &Log> {
+        self.pieces.iter().filter_map(|p| p.log.as_deref())
+    }
+
+    /// The end of the piece that has this address.
+    pub(crate) fn piece_end(&self, addr: usize) -> usize {
+        self.piece(addr).map_or(addr, |p| p.base + p.size)
+    }
+
+    /// Marks a free range as taken. After [`prepare`](Self::prepare).
+    pub(crate) fn take(&mut self, start: usize, len: usize) {
+        let Ok(Some((hole, size))) = self.holes.floor(start, &Locked) else {
+            return;
+        };
+        let (end, hole_end) = (start + len, hole + size);
+        debug_assert!(end <= hole_end);
+        if start > hole {
+            self.holes.replace(hole, start - hole);
+        } else {
+            self.holes.remove(hole);
+        }
+        if end < hole_end {
+            self.holes.insert(end, hole_end - end);
+        }
+        if self.current == hole {
+            self.current = end;
+        }
+    }
+
+    /// The range that is worth reserving anew when `start..end` becomes free: with the free places beside it where that
+    /// lets the kernel free whole page tables.
+    pub(crate) fn reserve_span(&self, start: usize, end: usize) -> (usize, usize) {
+        let table = sys::page_size() * (sys::page_size() / 8);
+        let (lo, hi) = self.around(start, end);
+        let down = start / table * table;
+        let up = end.next_multiple_of(table);
+        if down >= lo && up <= hi && end - start < table {
+            // Only when the range ends a table's use: looked at once for every table, not at every removal.
+            if start / table != (end - 1) / table || end % table == 0 || start % table == 0 {
+                return (down, up);
+            }
+        }
+        (start, end)
+    }
+
+    /// The free place that a range would become part of.
+    fn around(&self, start: usize, end: usize) -> (usize, usize) {
+        let (mut lo, mut hi) = (start, end);
+        let base = self.piece(start).map_or(start, |p| p.base);
+        if let Ok(Some((hole, size))) = self.holes.floor(start, &Locked) {
+            if hole + size >= start && hole >= base {
+                lo = hole;
+            }
+        }
+        if let Ok(Some((hole, size))) = self.holes.floor(end, &Locked) {
+            if hole + size >= end && hole < self.piece_end(start) {
+                hi = hi.max(hole + size);
+            }
+        }
+        (lo, hi)
+    }
+
+    /// Marks a range as free again, whatever parts of it are free already. After [`prepare`](Self::prepare).
+    pub(crate) fn give(&mut self, start: usize, end: usize) {
+        let (lo, hi) = self.around(start, end);
+        let mut was_current = false;
+        while let Ok(Some((hole, _))) = self.holes.floor(hi - 1, &Locked) {
+            if hole < lo {
+                break;
+            }
+            was_current |= hole == self.current;
+            self.holes.remove(hole);
+        }
+        self.holes.insert(lo, hi - lo);
+        if was_current {
+            self.current = lo;
+        }
+    }
+
+    /// Reserves a further piece that the part fits into.
+    fn grow(&mut self, wish: &Wish) -> Result<usize> {
+        let no_room = |errno| Error::NoRoom(wish.len, errno);
+        let page = sys::page_size();
+        let exact = wish
+            .modulus()
+            .checked_sub(page)
+            .and_then(|slack| wish.len.checked_add(slack))
+            .ok_or(no_room(libc::ENOMEM))?;
+        self.pieces
+            .try_reserve(1)
+            .map_err(|_| Error::OutOfMemory("reservation"))?;
+        self.prepare(1)?;
+        let mut size = first_size(wish, exact).max(exact).next_multiple_of(page);
+        loop {
+            match reserve_piece(size, wish.logged) {
+                Ok(piece) => {
+                    RESERVED.fetch_add(size, Ordering::Relaxed);
+                    let base = piece.base;
+                    self.pieces.push(piece);
+                    self.holes.insert(base, size);
+                    self.current = base;
+                    return fits(base, size, wish).ok_or(no_room(libc::ENOMEM));
+                }
+                Err(errno) if size <= exact => return Err(no_room(errno)),
+                Err(_) => size = (size / 2).max(exact).next_multiple_of(page),
+            }
+        }
+    }
+
+    /// Gives everything back.
+    ///
+    /// # Safety
+    /// Nobody uses anything that was placed here any more.
+    pub(crate) unsafe fn release(&mut self) {
+        self.abandoned.sort_unstable();
+        for piece in self.pieces.drain(..) {
+            RESERVED.fetch_sub(piece.size, Ordering::Relaxed);
+            if self.leaked {
+                continue;
+            }
+            let whole = piece.base..piece.base + piece.size;
+            let (mut at, end) = (whole.start, whole.end);
+            let mut lost = self.abandoned.iter().filter(|l| whole.contains(&l.0));
+            loop {
+                let (start, len) = *lost.next().unwrap_or(&(end, 0));
+                if start > at {
+                    // SAFETY: reserved by reserve_piece, and not abandoned; what has been mapped over it goes, too, as
+                    // the caller promises.
+                    unsafe { sys::unmap(at, start - at) };
+                }
+                if start == end {
+                    break;
+                }
+                at = start + len;
+            }
+        }
+    }
+
+    /// A range that a failed mapping may have left to somebody else: it is used no more. Returns whether it is still ours.
+    ///
+    /// # Safety
+    /// The range must be a free place of this arena.
+    pub(crate) unsafe fn recover(&mut self, start: usize, len: usize, errno: sys::Errno) -> bool {
+        // The kernel may have removed the reservation before it refused; then it is nobody's until it is ours again.
+        if sys::reserve_at(start, len).is_ok() {
+            return true;
+        }
+        // Something is there. When a limit was the reason the kernel refused before it touched anything, and the
+        // reservation shows as one without access; otherwise it may belong to whoever was faster.
+        if matches!(errno, libc::ENOMEM | libc::EAGAIN) && is_reservation(start, len) {
+            return true;
+        }
+        self.abandon(start, len);
+        false
+    }
+
+    fn abandon(&mut self, start: usize, len: usize) {
+        self.take(start, len);
+        // Kept apart when the piece is given back; without memory to note it down, the piece stays behind.
+        if mem::try_push(&mut self.abandoned, (start, len)).is_err() {
+            self.leaked = true;
+        }
+    }
+}
+
+fn fits(start: usize, len: usize, wish: &Wish) -> Option<usize> {
+    let at = wish.fit(start)?;
+    (at - start < len && len - (at - start) >= wish.len).then_some(at)
+}
+
+/// How much to ask for: generous, but within this process's means.
+fn first_size(wish: &Wish, exact: usize) -> usize {
+    let usual = if wish.full { USUAL_FULL } else { USUAL };
+    let mut size = usual.max(exact.saturating_mul(PARTS));
+    // All arenas together take at most an eighth of the address space, and each at most an eighth of what is left of that.
+    let left = (address_space() / 8).saturating_sub(RESERVED.load(Ordering::Relaxed));
+    size = size.min((left / 8).max(SMALL));
+    let limit = sys::limit(libc::RLIMIT_AS);
+    if limit != u64::MAX {
+        size = size.min((limit.saturating_sub(used()) / 4) as usize);
+    }
+    size
+}
+
+/// Bytes that a program can address here: 2^47 on x86-64, 2^39 to 2^52 on others. Stacks are near the top of it.
+fn address_space() -> usize {
+    let on_stack = 0u8;
+    let top = &raw const on_stack as usize;
+    (usize::MAX >> top.leading_zeros()).clamp(1 << 39, 1 << 47)
+}
+
+/// Bytes of address space in use.
+fn used() -> u64 {
+    let mut buffer = [0; 64];
+    sys::read_small(c"/proc/self/statm", &mut buffer)
+        .ok()
+        .and_then(|text| std::str::from_utf8(text).ok())
+        .and_then(|text| text.split(' ').next()?.parse::<u64>().ok())
+        .map_or(0, |pages| pages * sys::page_size() as u64)
+}
+
+fn reserve_piece(size: usize, logged: bool) -> sys::SysResult<Piece> {
+    let base = sys::reserve(size)?;
+    let log = if logged {
+        match log::new_boxed(base, size) {
+            Ok(log) => Some(log),
+            Err(e) => {
+                // SAFETY: reserved above, and nobody knows of it.
+                unsafe { sys::unmap(base, size) };
+                return Err(e.errno().unwrap_or(libc::ENOMEM));
+            }
+        }
+    } else {
+        None
+    };
+    Ok(Piece { base, size, log })
+}
+
+/// Whether /proc/self/maps shows the range as private, anonymous and without access, all of it.
+fn is_reservation(start: usize, len: usize) -> bool {
+    let Ok(fd) = sys::open(c"/proc/self/maps", libc::O_RDONLY, 0) else {
+        return false;
+    };
+    let (mut at, end) = (start, start + len);
+    let mut buffer = [0u8; 4096];
+    let mut have = 0;
+    // Lines longer than the buffer can only be those of files: what does not fit is cut.
+    loop {
+        let n = match sys::read(&fd, &mut buffer[have..]) {
+            Ok(n) => n,
+            Err(_) => return false,
+        };
+        have += n;
+        let mut from = 0;
+        while let Some(newline) = buffer[from..have].iter().position(|b| *b == b'\n') {
+            let line = &buffer[from..from + newline];
+            from += newline + 1;
+            if let Some((lo, hi, reserved)) = parse_maps_line(line) {
+                if lo <= at && at < hi {
+                    if !reserved {
+                        return false;
+                    }
+                    at = hi;
+                    if at >= end {
+                        return true;
+                    }
+                }
+            }
+        }
+        if from == 0 && have == buffer.len() {
+            have = 0;
+        } else {
+            buffer.copy_within(from..have, 0);
+            have -= from;
+        }
+        if n == 0 {
+            return false;
+        }
+    }
+}
+
+fn parse_maps_line(line: &[u8]) -> Option<(usize, usize, bool)> {
+    let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+    let (lo, hi) = words.next()?.split_once('-')?;
+    let (access, _, _, inode) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    Some((
+        usize::from_str_radix(lo, 16).ok()?,
+        usize::from_str_radix(hi, 16).ok()?,
+        access == "---p" && inode == "0" && words.next().is_none(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(len: usize) -> Wish {
+        Wish {
+            len,
+            offset: 0,
+            align: 1,
+            full: false,
+            logged: true,
+        }
+    }
+
+    #[test]
+    fn places_upwards_merges_and_uses_again() {
+        let page = sys::page_size();
+        let mut arena = Arena::new().unwrap();
+        let mut at = Vec::new();
+        for _ in 0..100 {
+            arena.prepare(1).unwrap();
+            let a = arena.place(&wish(page)).unwrap();
+            arena.take(a, page);
+            at.push(a);
+        }
+        assert!(at.windows(2).all(|w| w[1] == w[0] + page));
+        assert!(!arena.is_free(at[50], page));
+        for i in [50, 52, 51, 99] {
+            arena.prepare(1).unwrap();
+            arena.give(at[i], at[i] + page);
+        }
+        assert!(arena.is_free(at[50], 3 * page));
+        assert!(!arena.is_free(at[50], 4 * page));
+        assert_eq!(
+            arena.place(&wish(page)).unwrap(),
+            at[99],
+            "what was last is free again"
+        );
+        arena.prepare(1).unwrap();
+        arena.give(at[0], at[99]);
+        assert_eq!(arena.place(&wish(page)).unwrap(), at[0]);
+        assert!(arena.log(at[0]).is_some());
+        // SAFETY: nothing is mapped there.
+        unsafe { arena.release() };
+    }
+
+    #[test]
+    fn large_parts_are_aligned_to_large_pages() {
+        let mut arena = Arena::new().unwrap();
+        for (len, offset, modulus) in [
+            (2 << 20, 4096 * 3, 2 << 20),
+            (5 << 20, 2 << 20, 2 << 20),
+            (3 * GIB, 4096, GIB),
+        ] {
+            let w = Wish {
+                offset,
+                ..wish(len)
+            };
+            arena.prepare(1).unwrap();
+            let a = arena.place(&w).unwrap();
+            assert_eq!(a as u64 % modulus as u64, offset % modulus as u64);
+            arena.take(a, len);
+        }
+        // SAFETY: nothing is mapped there.
+        unsafe { arena.release() };
+    }
+
+    #[test]
+    fn a_reservation_is_recognised_in_proc_maps() {
+        let page = sys::page_size();
+        let a = sys::reserve(8 * page).unwrap();
+        assert!(is_reservation(a, 8 * page));
+        assert!(is_reservation(a + page, page));
+        // SAFETY: reserved above.
+        unsafe { sys::unmap(a + 4 * page, page) };
+        assert!(!is_reservation(a, 8 * page));
+        let b = sys::map_zeroed(page).unwrap();
+        assert!(!is_reservation(b, page));
+        // SAFETY: mapped above.
+        unsafe {
+            sys::unmap(b, page);
+            sys::unmap(a, 8 * page);
+        }
+    }
+}

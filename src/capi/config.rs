@@ -1,0 +1,193 @@
+//! pmemset_config_new(3) and its family.
+
+use std::ffi::{c_int, c_void};
+
+use super::types::*;
+use super::{arg, end, fail, object_delete, object_out, trace_call};
+use crate::config::Config;
+use crate::error::Error;
+use crate::event::{Event, Observer};
+use crate::granularity::Granularity;
+use crate::set::Set;
+
+/// Makes a config with nothing set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_config_new(cfg: *mut *mut pmemset_config) -> c_int {
+    trace_call!(BASIC, "pmemset_config_new", "{cfg:p}");
+    // SAFETY: the caller's promises.
+    let made = unsafe { arg(cfg, "cfg") }.and_then(|out| {
+        *out = std::ptr::null_mut();
+        object_out(out, Config::new())
+    });
+    end("pmemset_config_new", made)
+}
+
+/// Deletes a config and sets the pointer to NULL; the sets made with it keep theirs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_config_delete(cfg: *mut *mut pmemset_config) -> c_int {
+    trace_call!(BASIC, "pmemset_config_delete", "{cfg:p}");
+    // SAFETY: the caller's promises.
+    let deleted = unsafe { object_delete::<Config, _>(cfg, "cfg") };
+    end("pmemset_config_delete", deleted)
+}
+
+/// Sets the coarsest store granularity that the program can work with; mandatory.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_config_set_required_store_granularity(
+    cfg: *mut pmemset_config,
+    g: pmem2_granularity_value,
+) -> c_int {
+    trace_call!(
+        BASIC,
+        "pmemset_config_set_required_store_granularity",
+        "{cfg:p}, {g}"
+    );
+    // SAFETY: the caller's promises.
+    let set = unsafe { arg(cfg.cast::<Config>(), "cfg") }.and_then(|config| {
+        let granularity =
+            Granularity::from_raw(g as u32).ok_or(Error::GranularityNotSupported(g as u32))?;
+        config.set_required_granularity(granularity);
+        Ok(())
+    });
+    end("pmemset_config_set_required_store_granularity", set)
+}
+
+/// Sets the libpmem2 reservation in which parts are placed, or NULL for none; it must outlive the sets.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_config_set_reservation(
+    cfg: *mut pmemset_config,
+    rsv: *mut pmem2_vm_reservation,
+) {
+    trace_call!(BASIC, "pmemset_config_set_reservation", "{cfg:p}, {rsv:p}");
+    // SAFETY: the caller's promises, which include the reservation's life.
+    match unsafe { arg(cfg.cast::<Config>(), "cfg") } {
+        // SAFETY: as above.
+        Ok(config) => unsafe {
+            config.set_reservation(rsv as usize);
+        },
+        Err(e) => {
+            fail("pmemset_config_set_reservation", &e);
+        }
+    }
+}
+
+/// Sets the function that is told what happens on the sets, or NULL for none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_config_set_event_callback(
+    config: *mut pmemset_config,
+    callback: pmemset_event_callback,
+    arg: *mut c_void,
+) {
+    trace_call!(
+        BASIC,
+        "pmemset_config_set_event_callback",
+        "{config:p}, {callback:?}, {arg:p}"
+    );
+    let observer = match callback {
+        None => Observer::None,
+        Some(function) => Observer::Foreign {
+            adapter: tell,
+            callback: function as usize,
+            arg: arg as usize,
+        },
+    };
+    // SAFETY: the caller's promises.
+    match unsafe { super::arg(config.cast::<Config>(), "config") } {
+        Ok(config) => {
+            config.set_observer(observer);
+        }
+        Err(e) => {
+            fail("pmemset_config_set_event_callback", &e);
+        }
+    }
+}
+
+/// Calls a C callback with an event.
+fn tell(callback: usize, arg: usize, set: &Set, event: &Event) {
+    // SAFETY: `callback` was this very type in pmemset_config_set_event_callback.
+    let callback = unsafe { std::mem::transmute::<usize, pmemset_event_callback>(callback) };
+    let Some(callback) = callback else {
+        return;
+    };
+    let mut ctx = pmemset_event_context {
+        r#type: 0,
+        data: pmemset_event_context_data {
+            _data: [0; crate::codes::PMEMSET_EVENT_CONTEXT_SIZE],
+        },
+    };
+    let ptr = |addr: usize| addr as *mut c_void;
+    let kind = match *event {
+        Event::Copy {
+            src,
+            dest,
+            len,
+            flags,
+        } => {
+            ctx.data.copy = pmemset_event_copy {
+                src: ptr(src),
+                dest: ptr(dest),
+                len,
+                flags,
+            };
+            pmemset_event::Copy
+        }
+        Event::Move {
+            src,
+            dest,
+            len,
+            flags,
+        } => {
+            ctx.data.r#move = pmemset_event_move {
+                src: ptr(src),
+                dest: ptr(dest),
+                len,
+                flags,
+            };
+            pmemset_event::Move
+        }
+        Event::Set {
+            dest,
+            value,
+            len,
+            flags,
+        } => {
+            ctx.data.set = pmemset_event_set {
+                dest: ptr(dest),
+                value,
+                len,
+                flags,
+            };
+            pmemset_event::Set
+        }
+        Event::Flush { addr, len } => {
+            ctx.data.flush = pmemset_event_flush {
+                addr: ptr(addr),
+                len,
+            };
+            pmemset_event::Flush
+        }
+        Event::Drain => pmemset_event::Drain,
+        Event::Persist { addr, len } => {
+            ctx.data.persist = pmemset_event_persist {
+                addr: ptr(addr),
+                len,
+            };
+            pmemset_event::Persist
+        }
+        Event::PartAdd {
+            addr,
+            len,
+            pmem2_source,
+        } => {
+            ctx.data.part_add = pmemset_event_part_add {
+                addr: ptr(addr),
+                len,
+                src: pmem2_source as *mut pmem2_source,
+            };
+            pmemset_event::PartAdd
+        }
+    };
+    ctx.r#type = kind as pmemset_event_value;
+    // SAFETY: the program gave this function to be called with its argument; the context lives across the call.
+    unsafe { callback(set.as_raw().as_ptr().cast(), &mut ctx, arg as *mut c_void) };
+}

@@ -1,0 +1,53 @@
+//! Messages and codes.
+
+use std::cell::UnsafeCell;
+use std::ffi::{c_char, c_int};
+use std::fmt::Write;
+
+use crate::error::{Error, code_to_errno};
+
+const SIZE: usize = 1024;
+
+thread_local! {
+    // Fixed and without a destructor: setting a message must not fail, and a thread may outlive the library's handle.
+    static MESSAGE: UnsafeCell<[u8; SIZE]> = const { UnsafeCell::new([0; SIZE]) };
+}
+
+struct Text<'a> {
+    bytes: &'a mut [u8; SIZE],
+    len: usize,
+}
+
+impl Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let take = text.len().min(SIZE - 1 - self.len);
+        self.bytes[self.len..self.len + take].copy_from_slice(&text.as_bytes()[..take]);
+        self.len += take;
+        Ok(())
+    }
+}
+
+/// Makes an error this thread's message.
+pub(crate) fn set_message(error: &Error) {
+    MESSAGE.with(|message| {
+        // SAFETY: only this thread has it, and formatting an error does not come back here.
+        let bytes = unsafe { &mut *message.get() };
+        let mut text = Text { bytes, len: 0 };
+        // Writing to it never fails.
+        let _ = write!(text, "{error}");
+        let len = text.len;
+        text.bytes[len] = 0;
+    });
+}
+
+/// Returns the errno that an error code stands for.
+#[unsafe(no_mangle)]
+pub extern "C" fn pmemset_err_to_errno(err: c_int) -> c_int {
+    code_to_errno(err)
+}
+
+/// Returns the message of this thread's last failed call; it stays until the next failure.
+#[unsafe(no_mangle)]
+pub extern "C" fn pmemset_errormsg() -> *const c_char {
+    MESSAGE.with(|message| message.get().cast_const().cast())
+}

@@ -1,0 +1,167 @@
+//! Finding and removing part maps.
+
+use std::ffi::{c_int, c_void};
+use std::ptr::{NonNull, null_mut};
+
+use super::types::*;
+use super::{arg, end, fail, range_arg, set_arg, slot_arg, trace_call};
+use crate::error::Result;
+use crate::set::part_map::Slot;
+
+/// Stores what a search for a part map has found, or NULL.
+///
+/// # Safety
+/// `pmap` is NULL or points to a pointer.
+unsafe fn found(
+    function: &str,
+    pmap: *mut *mut pmemset_part_map,
+    name: &'static str,
+    find: impl FnOnce() -> Result<Option<NonNull<Slot>>>,
+) {
+    // SAFETY: as the caller promises.
+    let done = unsafe { arg(pmap, name) }.and_then(|out| {
+        *out = null_mut();
+        *out = find()?.map_or(null_mut(), |slot| slot.as_ptr().cast());
+        Ok(())
+    });
+    if let Err(e) = done {
+        fail(function, &e);
+    }
+}
+
+/// Stores a reference to the set's first part map in address order, or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_first_part_map(
+    set: *mut pmemset,
+    pmap: *mut *mut pmemset_part_map,
+) {
+    trace_call!(CALLS, "pmemset_first_part_map", "{set:p}, {pmap:p}");
+    // SAFETY: the caller's promises.
+    unsafe {
+        found("pmemset_first_part_map", pmap, "pmap", || {
+            Ok(set_arg(set)?.core().find_above(0))
+        });
+    }
+}
+
+/// Stores a reference to the part map behind another in address order, or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_next_part_map(
+    set: *mut pmemset,
+    cur: *mut pmemset_part_map,
+    next: *mut *mut pmemset_part_map,
+) {
+    trace_call!(CALLS, "pmemset_next_part_map", "{set:p}, {cur:p}, {next:p}");
+    // SAFETY: the caller's promises: a reference keeps the current part map.
+    unsafe {
+        found("pmemset_next_part_map", next, "next", || {
+            let set = set_arg(set)?;
+            let current = slot_arg(cur, "cur")?;
+            Ok(set.core().find_above(current.as_ref().start()))
+        });
+    }
+}
+
+/// Stores a reference to the part map that contains an address, or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_part_map_by_address(
+    set: *mut pmemset,
+    pmap: *mut *mut pmemset_part_map,
+    addr: *mut c_void,
+) -> c_int {
+    trace_call!(
+        CALLS,
+        "pmemset_part_map_by_address",
+        "{set:p}, {pmap:p}, {addr:p}"
+    );
+    let find = || -> Result<()> {
+        // SAFETY: the caller's promises.
+        let out = unsafe { arg(pmap, "pmap")? };
+        *out = null_mut();
+        // SAFETY: the caller's promises.
+        let set = unsafe { set_arg(set)? };
+        range_arg(addr, 1, "addr")?;
+        *out = set.core().find(addr as usize)?.as_ptr().cast();
+        Ok(())
+    };
+    end("pmemset_part_map_by_address", find())
+}
+
+/// Returns the address and size of a part map; of NULL, nothing of size 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_descriptor_part_map(
+    pmap: *mut pmemset_part_map,
+) -> pmemset_part_descriptor {
+    trace_call!(CALLS, "pmemset_descriptor_part_map", "{pmap:p}");
+    match slot_arg(pmap, "pmap") {
+        Ok(slot) => {
+            // SAFETY: the caller's reference keeps the slot.
+            let slot = unsafe { slot.as_ref() };
+            pmemset_part_descriptor {
+                addr: slot.start() as *mut c_void,
+                size: slot.size(),
+            }
+        }
+        Err(e) => {
+            fail("pmemset_descriptor_part_map", &e);
+            pmemset_part_descriptor {
+                addr: null_mut(),
+                size: 0,
+            }
+        }
+    }
+}
+
+/// Gives a reference to a part map back and sets the pointer to NULL; the set may be deleted already.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_part_map_drop(pmap: *mut *mut pmemset_part_map) {
+    trace_call!(CALLS, "pmemset_part_map_drop", "{pmap:p}");
+    // SAFETY: the caller's promises.
+    match unsafe { arg(pmap, "pmap") } {
+        Ok(out) => {
+            let old = std::mem::replace(out, null_mut());
+            if let Some(slot) = NonNull::new(old.cast::<Slot>()) {
+                // SAFETY: the reference that is given back keeps the slot.
+                unsafe { Slot::drop_reference(slot) };
+            }
+        }
+        Err(e) => {
+            fail("pmemset_part_map_drop", &e);
+        }
+    }
+}
+
+/// Removes a part map to which the caller has the only reference, and sets the pointer to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_remove_part_map(
+    set: *mut pmemset,
+    part: *mut *mut pmemset_part_map,
+) -> c_int {
+    trace_call!(BASIC, "pmemset_remove_part_map", "{set:p}, {part:p}");
+    let remove = || -> Result<()> {
+        // SAFETY: the caller's promises.
+        let set = unsafe { set_arg(set)? };
+        // SAFETY: the caller's promises.
+        let out = unsafe { arg(part, "part")? };
+        set.core().remove_map(slot_arg(*out, "*part")?)?;
+        *out = null_mut();
+        Ok(())
+    };
+    end("pmemset_remove_part_map", remove())
+}
+
+/// Removes every part that has a byte in a range, all of them or none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_remove_range(
+    set: *mut pmemset,
+    addr: *mut c_void,
+    len: usize,
+) -> c_int {
+    trace_call!(BASIC, "pmemset_remove_range", "{set:p}, {addr:p}, {len}");
+    // SAFETY: the caller's promises.
+    let removed = unsafe { set_arg(set) }.and_then(|set| {
+        range_arg(addr, len, "addr")?;
+        set.remove_range(addr as usize, len)
+    });
+    end("pmemset_remove_range", removed)
+}

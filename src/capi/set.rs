@@ -1,0 +1,79 @@
+//! pmemset_new(3), pmemset_delete(3) and the settings of a set.
+
+use std::ffi::c_int;
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+
+use super::types::*;
+use super::{arg, end, set_arg, set_out, trace_call};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::set::{Coalescing, Core, Set};
+
+/// Makes a set; the config is copied.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_new(set: *mut *mut pmemset, cfg: *mut pmemset_config) -> c_int {
+    trace_call!(BASIC, "pmemset_new", "{set:p}, {cfg:p}");
+    // SAFETY: the caller's promises.
+    let made: Result<()> = unsafe { arg(set, "set") }.and_then(|out| {
+        *out = std::ptr::null_mut();
+        // SAFETY: the caller's promises.
+        let config = unsafe { arg(cfg.cast::<Config>(), "cfg") }?;
+        *out = set_out(Set::new(config)?);
+        Ok(())
+    });
+    end("pmemset_new", made)
+}
+
+/// Syncs what was flushed, unmaps everything, frees the set and sets the pointer to NULL, whatever it returns.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_delete(set: *mut *mut pmemset) -> c_int {
+    trace_call!(BASIC, "pmemset_delete", "{set:p}");
+    // SAFETY: the caller's promises.
+    let deleted = unsafe { arg(set, "set") }.and_then(|set| {
+        let old = std::mem::replace(set, std::ptr::null_mut());
+        let Some(core) = NonNull::new(old.cast::<Core>()) else {
+            return Ok(());
+        };
+        // SAFETY: a live set by the caller's promises; the pointer is gone from where it was.
+        ManuallyDrop::into_inner(unsafe { Set::from_raw(core) }).delete()
+    });
+    end("pmemset_delete", deleted)
+}
+
+/// Sets how parts that are mapped from now on are placed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_set_contiguous_part_coalescing(
+    set: *mut pmemset,
+    value: pmemset_coalescing_value,
+) -> c_int {
+    trace_call!(
+        BASIC,
+        "pmemset_set_contiguous_part_coalescing",
+        "{set:p}, {value}"
+    );
+    // SAFETY: the caller's promises.
+    let done = unsafe { set_arg(set) }.and_then(|set| {
+        let value = value as u32;
+        set.set_coalescing(Coalescing::from_raw(value).ok_or(Error::InvalidCoalescing(value))?);
+        Ok(())
+    });
+    end("pmemset_set_contiguous_part_coalescing", done)
+}
+
+/// Stores the set's granularity, which is that of the first part mapped into it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_get_store_granularity(
+    set: *mut pmemset,
+    g: *mut pmem2_granularity_value,
+) -> c_int {
+    trace_call!(CALLS, "pmemset_get_store_granularity", "{set:p}, {g:p}");
+    // SAFETY: the caller's promises.
+    let done = unsafe { set_arg(set) }.and_then(|set| {
+        // SAFETY: the caller's promises.
+        let out = unsafe { arg(g, "g") }?;
+        *out = set.granularity()? as pmem2_granularity_value;
+        Ok(())
+    });
+    end("pmemset_get_store_granularity", done)
+}

@@ -1,0 +1,611 @@
+//! Address to entry: an ordered index whose readers take no lock.
+//!
+//! It is a B+ tree over atomics. Writers are serialised by the set's lock and announce themselves in a [`Version`]; readers
+//! look at the version before and after (and before every pointer that they follow), and begin again when it moved. Nodes
+//! never go back to the allocator while the tree lives, so that a reader that is too late reads an old node and nothing
+//! else. Readers allocate nothing and write nothing.
+//!
+//! The same tree, read under the set's lock with [`Locked`], serves the set's parts and the arena's free places.
+
+use std::ptr::NonNull;
+
+use crate::error::Result;
+use crate::mem;
+use crate::sync::{AtomicUsize, Ordering, fence};
+
+/// Entries of a node: with 31 a node is 512 bytes, eight cache lines.
+const FANOUT: usize = if cfg!(loom) { 3 } else { 31 };
+
+/// A tree of 31-way nodes, half full, has this height long after memory is full.
+const MAX_HEIGHT: usize = 16;
+
+/// The version that readers check: odd while a writer is at work.
+#[derive(Default)]
+pub(crate) struct Version(AtomicUsize);
+
+impl Version {
+    /// What a reader begins with; `None` while a writer is at work.
+    pub(crate) fn begin(&self) -> Option<Reading<'_>> {
+        let seen = self.0.load(Ordering::Acquire);
+        (seen % 2 == 0).then_some(Reading {
+            version: self,
+            seen,
+        })
+    }
+
+    /// Announces a writer. The caller holds the set's lock.
+    pub(crate) fn write(&self) -> Writing<'_> {
+        let seen = self.0.load(Ordering::Relaxed);
+        self.0.store(seen.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        Writing {
+            version: self,
+            next: seen.wrapping_add(2),
+        }
+    }
+}
+
+/// A writer at work, until it is dropped.
+pub(crate) struct Writing<'a> {
+    version: &'a Version,
+    next: usize,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.version.0.store(self.next, Ordering::Release);
+    }
+}
+
+/// Says whether what has been read so far belongs together.
+pub(crate) trait Check {
+    fn holds(&self) -> bool;
+}
+
+/// A reader without a lock.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading<'a> {
+    version: &'a Version,
+    seen: usize,
+}
+
+impl Check for Reading<'_> {
+    #[inline]
+    fn holds(&self) -> bool {
+        fence(Ordering::Acquire);
+        self.version.0.load(Ordering::Relaxed) == self.seen
+    }
+}
+
+/// A reader under the set's lock.
+pub(crate) struct Locked;
+
+impl Check for Locked {
+    #[inline]
+    fn holds(&self) -> bool {
+        true
+    }
+}
+
+/// The reader was overtaken by a writer: begin again.
+#[derive(Debug)]
+pub(crate) struct Overtaken;
+
+#[repr(C, align(64))]
+struct Node {
+    len: AtomicUsize,
+    /// Of a leaf, the keys. Of an inner node, no key of child i is below keys[i], none of child i - 1 above; keys[0] is
+    /// not looked at.
+    keys: [AtomicUsize; FANOUT],
+    /// Of a leaf, the values; of an inner node, the children.
+    vals: [AtomicUsize; FANOUT],
+}
+
+impl Node {
+    fn new() -> Self {
+        Node {
+            len: AtomicUsize::new(0),
+            keys: std::array::from_fn(|_| AtomicUsize::new(0)),
+            vals: std::array::from_fn(|_| AtomicUsize::new(0)),
+        }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed).min(FANOUT)
+    }
+
+    #[inline]
+    fn key(&self, i: usize) -> usize {
+        self.keys[i].load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn val(&self, i: usize) -> usize {
+        self.vals[i].load(Ordering::Relaxed)
+    }
+
+    fn set_len(&self, len: usize) {
+        self.len.store(len, Ordering::Relaxed);
+    }
+
+    fn set(&self, i: usize, key: usize, val: usize) {
+        self.keys[i].store(key, Ordering::Relaxed);
+        self.vals[i].store(val, Ordering::Relaxed);
+    }
+
+    /// How many keys are not above `key`.
+    #[inline]
+    fn rank(&self, key: usize) -> usize {
+        let mut size = self.len();
+        if size == 0 {
+            return 0;
+        }
+        let mut base = 0;
+        while size > 1 {
+            let half = size / 2;
+            if self.key(base + half) <= key {
+                base += half;
+            }
+            size -= half;
+        }
+        base + usize::from(self.key(base) <= key)
+    }
+
+    /// The child that `key` belongs to.
+    #[inline]
+    fn child(&self, key: usize) -> usize {
+        self.rank(key).max(1) - 1
+    }
+
+    fn insert_at(&self, at: usize, key: usize, val: usize) {
+        let len = self.len();
+        for i in (at..len).rev() {
+            self.set(i + 1, self.key(i), self.val(i));
+        }
+        self.set(at, key, val);
+        self.set_len(len + 1);
+    }
+
+    fn remove_at(&self, at: usize) {
+        let len = self.len();
+        for i in at + 1..len {
+            self.set(i - 1, self.key(i), self.val(i));
+        }
+        self.set_len(len - 1);
+    }
+
+    /// Moves the entries from `from` on to the end of `to`; the first of them under the key `first`.
+    fn move_tail(&self, from: usize, to: &Node, first: Option<usize>) {
+        let (len, base) = (self.len(), to.len());
+        for i in from..len {
+            let key = match first {
+                Some(key) if i == from => key,
+                _ => self.key(i),
+            };
+            to.set(base + i - from, key, self.val(i));
+        }
+        self.set_len(from);
+        to.set_len(base + len - from);
+    }
+}
+
+/// An ordered map from addresses to words. Writing needs the set's lock (`&mut self` where no reader goes without it).
+pub(crate) struct Tree {
+    root: AtomicUsize,
+    /// Levels; 1 is a leaf alone.
+    height: AtomicUsize,
+    count: AtomicUsize,
+    spare: AtomicUsize,
+    spares: AtomicUsize,
+}
+
+/// The way from the root to a leaf: each node and the child that was taken.
+struct Path {
+    nodes: [usize; MAX_HEIGHT],
+    at: [usize; MAX_HEIGHT],
+}
+
+impl Tree {
+    pub(crate) fn new() -> Result<Self> {
+        let root = mem::try_box(Node::new())?;
+        Ok(Tree {
+            root: AtomicUsize::new(Box::into_raw(root) as usize),
+            height: AtomicUsize::new(1),
+            count: AtomicUsize::new(0),
+            spare: AtomicUsize::new(0),
+            spares: AtomicUsize::new(0),
+        })
+    }
+
+    /// How many entries there are. For writers.
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// The node at an address that was read from this tree.
+    #[inline]
+    fn node(&self, addr: usize) -> &Node {
+        // SAFETY: every pointer that is followed was read from a node or the root while the version held (or under the
+        // lock), so it is a node of this tree; nodes are freed with the tree only, and are all atomics.
+        unsafe { &*(addr as *const Node) }
+    }
+
+    /// The entry with the greatest key that is not above `key`.
+    #[inline]
+    pub(crate) fn floor<C: Check>(
+        &self,
+        key: usize,
+        check: &C,
+    ) -> std::result::Result<Option<(usize, usize)>, Overtaken> {
+        let mut addr = self.root.load(Ordering::Relaxed);
+        let mut level = self.height.load(Ordering::Relaxed);
+        // The child to the left of the way down, where keys go on if the leaf has none low enough.
+        let (mut left, mut left_level) = (0, 0);
+        if !check.holds() {
+            return Err(Overtaken);
+        }
+        while level > 1 {
+            let node = self.node(addr);
+            let at = node.child(key);
+            addr = node.val(at);
+            level -= 1;
+            if at > 0 {
+                left = node.val(at - 1);
+                left_level = level;
+            }
+            if !check.holds() {
+                return Err(Overtaken);
+            }
+        }
+        let leaf = self.node(addr);
+        let rank = leaf.rank(key);
+        if rank > 0 {
+            let entry = (leaf.key(rank - 1), leaf.val(rank - 1));
+            return if check.holds() {
+                Ok(Some(entry))
+            } else {
+                Err(Overtaken)
+            };
+        }
+        if left == 0 {
+            return if check.holds() {
+                Ok(None)
+            } else {
+                Err(Overtaken)
+            };
+        }
+        self.edge(left, left_level, false, check)
+    }
+
+    /// The entry with the smallest key above `key`.
+    #[inline]
+    pub(crate) fn above<C: Check>(
+        &self,
+        key: usize,
+        check: &C,
+    ) -> std::result::Result<Option<(usize, usize)>, Overtaken> {
+        let mut addr = self.root.load(Ordering::Relaxed);
+        let mut level = self.height.load(Ordering::Relaxed);
+        let (mut right, mut right_level) = (0, 0);
+        if !check.holds() {
+            return Err(Overtaken);
+        }
+        while level > 1 {
+            let node = self.node(addr);
+            let at = node.child(key);
+            addr = node.val(at);
+            level -= 1;
+            if at + 1 < node.len() {
+                right = node.val(at + 1);
+                right_level = level;
+            }
+            if !check.holds() {
+                return Err(Overtaken);
+            }
+        }
+        let leaf = self.node(addr);
+        let rank = leaf.rank(key);
+        if rank < leaf.len() {
+            let entry = (leaf.key(rank), leaf.val(rank));
+            return if check.holds() {
+                Ok(Some(entry))
+            } else {
+                Err(Overtaken)
+            };
+        }
+        if right == 0 {
+            return if check.holds() {
+                Ok(None)
+            } else {
+                Err(Overtaken)
+            };
+        }
+        self.edge(right, right_level, true, check)
+    }
+
+    /// The first or the last entry below a node.
+    fn edge<C: Check>(
+        &self,
+        mut addr: usize,
+        mut level: usize,
+        first: bool,
+        check: &C,
+    ) -> std::result::Result<Option<(usize, usize)>, Overtaken> {
+        loop {
+            let node = self.node(addr);
+            let at = if first { 0 } else { node.len().max(1) - 1 };
+            let entry = (node.key(at), node.val(at));
+            if !check.holds() {
+                return Err(Overtaken);
+            }
+            if level == 1 {
+                return Ok(Some(entry));
+            }
+            addr = entry.1;
+            level -= 1;
+        }
+    }
+
+    /// Makes sure that the next `inserts` insertions find the nodes that they may need.
+    pub(crate) fn reserve(&self, inserts: usize) -> Result<()> {
+        // Every insertion splits at most one node a level and adds a root.
+        let wanted = inserts * (self.height.load(Ordering::Relaxed) + 1 + inserts);
+        while self.spares.load(Ordering::Relaxed) < wanted {
+            let node = Box::into_raw(mem::try_box(Node::new())?);
+            self.give(node as usize);
+        }
+        Ok(())
+    }
+
+    fn give(&self, addr: usize) {
+        let node = self.node(addr);
+        node.set_len(0);
+        node.set(0, 0, self.spare.load(Ordering::Relaxed));
+        self.spare.store(addr, Ordering::Relaxed);
+        self.spares
+            .store(self.spares.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// A node that `reserve` has put aside.
+    fn take(&self) -> usize {
+        let addr = self.spare.load(Ordering::Relaxed);
+        assert!(addr != 0, "insertion without reserve");
+        self.spare.store(self.node(addr).val(0), Ordering::Relaxed);
+        self.spares
+            .store(self.spares.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        addr
+    }
+
+    fn descend(&self, key: usize) -> (Path, usize) {
+        let mut path = Path {
+            nodes: [0; MAX_HEIGHT],
+            at: [0; MAX_HEIGHT],
+        };
+        let height = self.height.load(Ordering::Relaxed);
+        let mut addr = self.root.load(Ordering::Relaxed);
+        for depth in 0..height - 1 {
+            let at = self.node(addr).child(key);
+            path.nodes[depth] = addr;
+            path.at[depth] = at;
+            addr = self.node(addr).val(at);
+        }
+        path.nodes[height - 1] = addr;
+        (path, height)
+    }
+
+    /// Inserts an entry whose key is not there yet. Needs `reserve` before, and a [`Writing`] where readers go unlocked.
+    pub(crate) fn insert(&self, key: usize, val: usize) {
+        let (path, height) = self.descend(key);
+        self.count.store(self.len() + 1, Ordering::Relaxed);
+        let mut at = self.node(path.nodes[height - 1]).rank(key);
+        let (mut key, mut val) = (key, val);
+        for depth in (0..height).rev() {
+            let node = self.node(path.nodes[depth]);
+            if node.len() < FANOUT {
+                return node.insert_at(at, key, val);
+            }
+            // Entries that come in order leave full nodes behind.
+            let split = match at {
+                FANOUT => FANOUT,
+                0 => 0,
+                _ => FANOUT / 2,
+            };
+            let new = self.take();
+            let right = self.node(new);
+            node.move_tail(split, right, None);
+            if at > split || split == FANOUT {
+                right.insert_at(at - split, key, val);
+            } else {
+                node.insert_at(at, key, val);
+            }
+            (key, val) = (right.key(0), new);
+            if depth > 0 {
+                at = path.at[depth - 1] + 1;
+            }
+        }
+        let root = self.take();
+        let node = self.node(root);
+        node.set(0, 0, self.root.load(Ordering::Relaxed));
+        node.set(1, key, val);
+        node.set_len(2);
+        self.root.store(root, Ordering::Relaxed);
+        self.height.store(height + 1, Ordering::Relaxed);
+    }
+
+    /// Changes the value of an entry that is there.
+    pub(crate) fn replace(&self, key: usize, val: usize) {
+        let (path, height) = self.descend(key);
+        let leaf = self.node(path.nodes[height - 1]);
+        let at = leaf.rank(key) - 1;
+        debug_assert_eq!(leaf.key(at), key);
+        leaf.set(at, key, val);
+    }
+
+    /// Removes the entry of a key; its value, if it was there.
+    pub(crate) fn remove(&self, key: usize) -> Option<usize> {
+        let (path, height) = self.descend(key);
+        let leaf = self.node(path.nodes[height - 1]);
+        let rank = leaf.rank(key);
+        if rank == 0 || leaf.key(rank - 1) != key {
+            return None;
+        }
+        let val = leaf.val(rank - 1);
+        leaf.remove_at(rank - 1);
+        self.count.store(self.len() - 1, Ordering::Relaxed);
+        for depth in (1..height).rev() {
+            let node = self.node(path.nodes[depth]);
+            let parent = self.node(path.nodes[depth - 1]);
+            let at = path.at[depth - 1];
+            if node.len() == 0 {
+                parent.remove_at(at);
+                self.give(path.nodes[depth]);
+                continue;
+            }
+            if node.len() <= FANOUT / 4 {
+                let right = if at + 1 < parent.len() { at + 1 } else { at };
+                if right > 0 {
+                    self.merge(parent, right, depth + 1 == height);
+                }
+            }
+            break;
+        }
+        while self.height.load(Ordering::Relaxed) > 1 {
+            let root = self.root.load(Ordering::Relaxed);
+            if self.node(root).len() > 1 {
+                break;
+            }
+            self.root.store(self.node(root).val(0), Ordering::Relaxed);
+            self.height
+                .store(self.height.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+            self.give(root);
+        }
+        Some(val)
+    }
+
+    /// Moves a child's entries to its left neighbour, if they leave some room there.
+    fn merge(&self, parent: &Node, at: usize, leaves: bool) {
+        let (left, right) = (parent.val(at - 1), parent.val(at));
+        if self.node(left).len() + self.node(right).len() > FANOUT * 3 / 4 {
+            return;
+        }
+        // The first key of an inner node may be out of date; the parent's is not.
+        let first = (!leaves).then(|| parent.key(at));
+        self.node(right).move_tail(0, self.node(left), first);
+        parent.remove_at(at);
+        self.give(right);
+    }
+
+    /// Every entry in order, under the lock, until `visit` says false.
+    pub(crate) fn walk(&self, from: usize, mut visit: impl FnMut(usize, usize) -> bool) {
+        let mut entry = match self.floor(from, &Locked) {
+            Ok(Some(entry)) if entry.0 == from => Some(entry),
+            _ => self.above(from, &Locked).unwrap_or(None),
+        };
+        while let Some((key, val)) = entry {
+            if !visit(key, val) {
+                return;
+            }
+            entry = self.above(key, &Locked).unwrap_or(None);
+        }
+    }
+
+    fn free(&self, addr: usize, level: usize) {
+        if level > 1 {
+            let node = self.node(addr);
+            for i in 0..node.len() {
+                self.free(node.val(i), level - 1);
+            }
+        }
+        // SAFETY: made by try_box, and unreachable from here on.
+        drop(unsafe { Box::from_raw(addr as *mut Node) });
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        self.free(
+            self.root.load(Ordering::Relaxed),
+            self.height.load(Ordering::Relaxed),
+        );
+        while let Some(spare) = NonNull::new(self.spare.load(Ordering::Relaxed) as *mut Node) {
+            let addr = self.take();
+            debug_assert_eq!(addr, spare.as_ptr() as usize);
+            self.free(addr, 1);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn check(tree: &Tree, model: &BTreeMap<usize, usize>, probes: impl Iterator<Item = usize>) {
+        assert_eq!(tree.len(), model.len());
+        for probe in probes {
+            let want = model.range(..=probe).next_back().map(|(k, v)| (*k, *v));
+            assert_eq!(tree.floor(probe, &Locked).unwrap(), want, "floor {probe}");
+            let want = model.range(probe + 1..).next().map(|(k, v)| (*k, *v));
+            assert_eq!(tree.above(probe, &Locked).unwrap(), want, "above {probe}");
+        }
+    }
+
+    #[test]
+    fn random_operations_agree_with_a_btreemap() {
+        for seed in 1..6u64 {
+            let tree = Tree::new().unwrap();
+            let mut model = BTreeMap::new();
+            let mut x = seed;
+            let mut next = |n: usize| {
+                x = x
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
+                (x >> 33) as usize % n
+            };
+            for step in 0..30_000 {
+                let growing = (step / 5000) % 2 == 0;
+                let key = next(8000) + 1;
+                if next(10) < if growing { 8 } else { 1 } {
+                    if model.insert(key, step).is_none() {
+                        tree.reserve(1).unwrap();
+                        tree.insert(key, step);
+                    } else {
+                        tree.replace(key, step);
+                    }
+                } else {
+                    assert_eq!(tree.remove(key), model.remove(&key));
+                }
+                if step % 1500 == 0 {
+                    check(&tree, &model, 0..8003);
+                }
+            }
+            while let Some((key, val)) = model.pop_last() {
+                assert_eq!(tree.remove(key), Some(val));
+            }
+            check(&tree, &model, 0..10);
+        }
+    }
+
+    #[test]
+    fn entries_in_order_fill_their_nodes() {
+        for descending in [false, true] {
+            let tree = Tree::new().unwrap();
+            let mut made = 0;
+            for i in 0..10_000usize {
+                let before = tree.spares.load(Ordering::Relaxed);
+                tree.reserve(1).unwrap();
+                made += tree.spares.load(Ordering::Relaxed) - before;
+                tree.insert(if descending { 20_000 - i } else { i + 1 }, i);
+            }
+            // 10 000 entries of 16 bytes in nodes of 512
+            assert!(made < 10_000 / 31 * 11 / 10 + 20, "{made} nodes");
+            let mut n = 0;
+            tree.walk(0, |_, _| {
+                n += 1;
+                true
+            });
+            assert_eq!(n, 10_000);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Mapping parts into a set.
+
+use std::sync::atomic::Ordering;
+
+use super::{Coalescing, Core, Extent, Inner, NO_GRANULARITY, Set};
+use crate::arena::Wish;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::granularity::Granularity;
+use crate::mem::{self, Shared};
+use crate::set::part_map::Home;
+use crate::source::{Mapped, OpenFile, Source};
+use crate::sys;
+
+/// A range of a source that can be mapped. It keeps what it needs of the source alive.
+pub struct Part {
+    file: Shared<OpenFile>,
+    offset: usize,
+    length: usize,
+}
+
+impl Part {
+    /// A part of `length` bytes at `offset`; a length of 0 is all from the offset to the source's end. Only that the source's
+    /// file still exists is checked here; the rest when the part is mapped.
+    pub fn new(source: &Source, offset: usize, length: usize) -> Result<Part> {
+        let file = source.file().clone();
+        file.check_exists()?;
+        file.opened();
+        Ok(Part {
+            file,
+            offset,
+            length,
+        })
+    }
+
+    /// Whether what the kernel publishes about the medium could be found; always, where it is no persistent memory.
+    pub(crate) fn facts_are_known(&self) -> bool {
+        match self.file.takes_map_sync() {
+            Ok(true) => self.file.region().is_some(),
+            _ => true,
+        }
+    }
+
+    /// The length to map, and the size that the file must grow to for it, if it must.
+    fn resolve(&self) -> Result<(usize, Option<u64>)> {
+        const MOST: u64 = i64::MAX as u64;
+        let (file, offset) = (&self.file, self.offset);
+        if offset as u64 > MOST {
+            return Err(Error::InvalidOffset(offset));
+        }
+        let align = file.alignment();
+        let size = file.size()?;
+        let mut length = self.length;
+        if length == 0 {
+            if size == 0 {
+                return Err(Error::EmptySource);
+            }
+            if offset % align != 0 {
+                return Err(Error::OffsetUnaligned(offset, align));
+            }
+            if offset as u64 >= size {
+                return Err(Error::PastEnd(offset, 0, size as usize));
+            }
+            length = size as usize - offset;
+        }
+        let end = (offset as u64)
+            .checked_add(length as u64)
+            .filter(|end| *end <= MOST);
+        if end.is_none() && file.grows() {
+            return Err(Error::CannotGrow(
+                offset.saturating_add(length),
+                libc::EFBIG,
+            ));
+        }
+        if length % align != 0 {
+            return Err(Error::LengthUnaligned(length, align));
+        }
+        if offset % align != 0 {
+            return Err(Error::OffsetUnaligned(offset, align));
+        }
+        match end {
+            Some(end) if end <= size => Ok((length, None)),
+            Some(end) if file.grows() => Ok((length, Some(end))),
+            _ => Err(Error::PastEnd(offset, length, size as usize)),
+        }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.file.closed();
+    }
+}
+
+impl Set {
+    /// Maps a part. The result is the extent of the part map: with coalescing, that of the whole run that the part joined.
+    /// After a failure the set is as it was before; a file that had to grow stays grown.
+    pub fn map(&self, part: &Part) -> Result<Extent> {
+        self.map_then(part, |_| ())
+    }
+
+    /// As [`map`](Self::map); `then` hears of the mapping before observers do.
+    pub(crate) fn map_then(&self, part: &Part, then: impl FnOnce(Extent)) -> Result<Extent> {
+        let extent = self.core().map(part)?;
+        then(extent);
+        if self.core().config.observer().is_some() {
+            self.tell(&Event::PartAdd {
+                addr: extent.addr,
+                len: extent.len,
+                pmem2_source: 0,
+            });
+        }
+        Ok(extent)
+    }
+}
+
+impl Core {
+    fn map(&self, part: &Part) -> Result<Extent> {
+        let (length, growth) = part.resolve()?;
+        let granularity = part.file.granularity()?;
+        if granularity > self.required {
+            return Err(Error::GranularityTooCoarse(self.required, granularity));
+        }
+        self.check_granularity(granularity)?;
+        if let Some(size) = growth {
+            part.file.grow(size)?;
+        }
+        let mut inner = self.lock();
+        self.check_granularity(granularity)?;
+        let extent = self.map_locked(&mut inner, part, length, granularity)?;
+        self.granularity.store(granularity as u8, Ordering::Release);
+        Ok(extent)
+    }
+
+    fn check_granularity(&self, granularity: Granularity) -> Result<()> {
+        match self.granularity.load(Ordering::Relaxed) {
+            NO_GRANULARITY => Ok(()),
+            set if set == granularity as u8 => Ok(()),
+            set => Err(Error::GranularityMismatch(
+                Granularity::from_raw(u32::from(set)).unwrap_or(granularity),
+                granularity,
+            )),
+        }
+    }
+
+    fn map_locked(
+        &self,
+        inner: &mut Inner,
+        part: &Part,
+        len: usize,
+        granularity: Granularity,
+    ) -> Result<Extent> {
+        let file = &part.file;
+        let coalescing = self.coalescing.load(Ordering::Relaxed);
+        let wish = Wish {
+            len,
+            offset: part.offset as u64,
+            align: file.alignment(),
+            full: coalescing == Coalescing::Full as u8,
+            logged: granularity == Granularity::Page,
+        };
+        // Everything that needs memory comes before the mapping.
+        inner.parts.reserve(1)?;
+        inner.arena.prepare(1)?;
+        self.maps.reserve(1)?;
+        // SAFETY: under the set's lock.
+        unsafe { Home::reserve(self.home, 1)? };
+        let mut mapped = mem::try_box(Mapped::new(0, len, wish.offset, file.clone(), None))?;
+        if file.has_new_entry() && granularity != Granularity::Page {
+            mem::try_push(&mut inner.unsettled, file.clone())?;
+            self.unsettled.store(true, Ordering::Release);
+        }
+
+        // SAFETY: slots live as long as the set.
+        let previous = inner.previous.map(|slot| unsafe { slot.as_ref() });
+        let behind = previous
+            .filter(|_| coalescing != Coalescing::None as u8)
+            .map(|map| (map, map.end()));
+        let joins =
+            behind.filter(|(_, end)| end % wish.align == 0 && inner.arena.is_free(*end, len));
+        let at = match (joins, behind) {
+            (Some((_, end)), _) => end,
+            (None, Some((_, end))) if wish.full => return Err(Error::CannotCoalesce(end, len)),
+            _ => inner.arena.place(&wish)?,
+        };
+        let sync = file.takes_map_sync()?;
+        // SAFETY: a free place of the arena is reserved by it, and the lock keeps others from it.
+        if let Err(errno) = unsafe { sys::map_file(Some(at), len, file.fd(), wish.offset, sync) } {
+            // SAFETY: as above.
+            unsafe { inner.arena.recover(at, len, errno) };
+            return Err(file.cannot_map(len, errno));
+        }
+        inner.arena.take(at, len);
+        let log = inner.arena.log(at);
+        if let Some(log) = log {
+            // SAFETY: logs live as long as the set. What a racing flush left behind here is nobody's.
+            unsafe { log.as_ref() }.forget(at, len);
+        }
+        mapped.start = at;
+        mapped.log = log;
+        file.added(&mapped);
+        inner.parts.insert(at, Box::into_raw(mapped) as usize);
+        let writing = self.version.write();
+        let extent = match joins {
+            Some((map, _)) => {
+                map.set_extent(map.start(), map.size() + len);
+                Extent {
+                    addr: map.start(),
+                    len: map.size(),
+                }
+            }
+            None => {
+                // SAFETY: under the set's lock, within a write, after the reserve above.
+                let slot = unsafe { Home::make(self.home, at, len, log) };
+                self.maps.insert(at, slot.as_ptr() as usize);
+                inner.previous = Some(slot);
+                Extent { addr: at, len }
+            }
+        };
+        drop(writing);
+        Ok(extent)
+    }
+}

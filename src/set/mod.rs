@@ -1,0 +1,460 @@
+//! Sets: placing parts, finding them by address, making stores to them durable, removing them.
+
+pub(crate) mod index;
+mod mapping;
+pub(crate) mod part_map;
+mod removal;
+mod store;
+
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use crate::arena::Arena;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::granularity::Granularity;
+use crate::mem::{self, Shared, lock};
+use crate::persist::log::Log;
+use crate::persist::page::{self, Engine};
+use crate::source::{Mapped, OpenFile};
+use index::{Check, Locked, Tree, Version};
+pub use mapping::Part;
+use part_map::{Home, Slot, Taken};
+pub use store::{Copying, Flags};
+
+/// Whether and how new parts join the part map of the part that was mapped before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Coalescing {
+    /// Every part has a part map of its own.
+    #[default]
+    None = 0,
+    /// A part is placed right behind the previous part map, and joins it, if there is room; else anywhere.
+    Opportunistic = 1,
+    /// A part is placed right behind the previous part map, or not at all.
+    Full = 2,
+}
+
+impl Coalescing {
+    /// The coalescing with this number in the C interface.
+    pub fn from_raw(value: u32) -> Option<Self> {
+        [
+            Coalescing::None,
+            Coalescing::Opportunistic,
+            Coalescing::Full,
+        ]
+        .into_iter()
+        .find(|c| *c as u32 == value)
+    }
+}
+
+/// A range of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The first address.
+    pub addr: usize,
+    /// Bytes.
+    pub len: usize,
+}
+
+/// How often a reader tries without the lock before it takes it.
+const TRIES: usize = 100;
+
+const NO_GRANULARITY: u8 = u8::MAX;
+
+/// What a set is. Reached through [`Set`].
+pub(crate) struct Core {
+    config: Config,
+    required: Granularity,
+    coalescing: AtomicU8,
+    /// That of the first part, or NO_GRANULARITY.
+    granularity: AtomicU8,
+    /// Every flush syncs, as PMEMSET_EAGER_FLUSH=1 asks.
+    eager: bool,
+    /// Finding: part maps by address, read without the lock.
+    version: Version,
+    maps: Tree,
+    home: NonNull<Home>,
+    /// Placing.
+    inner: Mutex<Inner>,
+    /// Persisting at PAGE granularity.
+    engine: Engine,
+    /// Files whose entry is not durable yet may be among `Inner::unsettled`.
+    unsettled: AtomicBool,
+    /// Failures of calls that could not return them, by thread.
+    unreported: store::Unreported,
+}
+
+// SAFETY: what is not Sync by itself (the home of the part maps, raw pointers to parts and logs) is only changed under
+// `inner`, and read by others as the modules that own it describe.
+unsafe impl Send for Core {}
+// SAFETY: as above.
+unsafe impl Sync for Core {}
+
+/// What the set's lock protects.
+pub(crate) struct Inner {
+    arena: Arena,
+    /// Parts by address; the values are boxes of [`Mapped`].
+    parts: Tree,
+    /// The part map of the latest mapping.
+    previous: Option<NonNull<Slot>>,
+    unsettled: Vec<Shared<OpenFile>>,
+}
+
+// SAFETY: the pointers are to objects of the set, which are only touched as `Core` describes.
+unsafe impl Send for Inner {}
+
+impl Inner {
+    fn mapped(&self, entry: (usize, usize)) -> &Mapped {
+        // SAFETY: the tree's values are boxes of parts, freed when they leave it, under the lock that `self` stands for.
+        unsafe { &*(entry.1 as *const Mapped) }
+    }
+
+    /// The first part that ends behind an address.
+    fn part_from(&self, addr: usize) -> Option<&Mapped> {
+        if let Ok(Some(entry)) = self.parts.floor(addr, &Locked) {
+            let part = self.mapped(entry);
+            if addr - part.start < part.len {
+                return Some(part);
+            }
+        }
+        let above = self.parts.above(addr, &Locked).unwrap_or(None);
+        above.map(|entry| self.mapped(entry))
+    }
+}
+
+impl page::Parts for Inner {
+    fn each_log(&self, visit: &mut dyn FnMut(&Log)) {
+        self.arena.logs().for_each(visit);
+    }
+
+    fn part(&self, addr: usize) -> Option<&Mapped> {
+        self.part_from(addr).filter(|part| part.start <= addr)
+    }
+}
+
+/// A set: parts of sources mapped into one arena of addresses, and the one way in which stores to them become durable.
+///
+/// Every method may be called from any thread. Dropping a set syncs what has been flushed and unmaps everything; use
+/// [`delete`](Set::delete) to hear whether that worked.
+pub struct Set {
+    core: NonNull<Core>,
+}
+
+// SAFETY: the core is Send and Sync, and owned.
+unsafe impl Send for Set {}
+// SAFETY: as above.
+unsafe impl Sync for Set {}
+
+impl Set {
+    pub(crate) fn core(&self) -> &Core {
+        // SAFETY: the core lives until the set is deleted.
+        unsafe { self.core.as_ref() }
+    }
+
+    /// A set with nothing mapped.
+    pub fn new(config: &Config) -> Result<Set> {
+        let required = config
+            .required_granularity()
+            .ok_or(Error::GranularityNotSet)?;
+        if config.reservation() != 0 {
+            return Err(Error::Pmem2Missing("a libpmem2 reservation"));
+        }
+        let maps = Tree::new()?;
+        let parts = Tree::new()?;
+        let arena = Arena::new()?;
+        let home = Home::new()?;
+        let core = mem::try_box(Core {
+            config: config.clone(),
+            required,
+            coalescing: AtomicU8::new(Coalescing::None as u8),
+            granularity: AtomicU8::new(NO_GRANULARITY),
+            eager: crate::sys::secure_env(c"PMEMSET_EAGER_FLUSH", |v| v == b"1").unwrap_or(false),
+            version: Version::default(),
+            maps,
+            home,
+            inner: Mutex::new(Inner {
+                arena,
+                parts,
+                previous: None,
+                unsettled: Vec::new(),
+            }),
+            engine: Engine::new(),
+            unsettled: AtomicBool::new(false),
+            unreported: Default::default(),
+        });
+        match core {
+            Ok(core) => Ok(Set {
+                core: NonNull::from(Box::leak(core)),
+            }),
+            Err(e) => {
+                // SAFETY: made above, and nobody has seen it.
+                unsafe { Home::abandon(home) };
+                Err(e)
+            }
+        }
+    }
+
+    /// Syncs what has been flushed, unmaps everything and frees the set. The result is that of the sync.
+    pub fn delete(self) -> Result<()> {
+        let mut this = ManuallyDrop::new(self);
+        this.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let result = self.core().sync_all();
+        // SAFETY: the set is the caller's alone: the box goes, and nobody uses what it has mapped any more.
+        unsafe {
+            let mut core = Box::from_raw(self.core.as_ptr());
+            let home = core.home;
+            let inner = core
+                .inner
+                .get_mut()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            inner.arena.release();
+            inner.parts.walk(0, |_, part| {
+                let part = Box::from_raw(part as *mut Mapped);
+                part.file.removed(&part);
+                true
+            });
+            Home::abandon(home);
+        }
+        result
+    }
+
+    /// The set as a pointer for C, to be turned back by [`from_raw`](Self::from_raw).
+    pub(crate) fn into_raw(self) -> NonNull<Core> {
+        ManuallyDrop::new(self).core
+    }
+
+    /// The same, without giving the set away.
+    pub(crate) fn as_raw(&self) -> NonNull<Core> {
+        self.core
+    }
+
+    /// The set that a pointer stands for, lent.
+    ///
+    /// # Safety
+    /// The pointer must come from [`into_raw`](Self::into_raw), and the set must not have been deleted.
+    pub(crate) unsafe fn from_raw(core: NonNull<Core>) -> ManuallyDrop<Set> {
+        ManuallyDrop::new(Set { core })
+    }
+
+    /// Sets how parts that are mapped from now on are placed.
+    pub fn set_coalescing(&self, coalescing: Coalescing) {
+        self.core()
+            .coalescing
+            .store(coalescing as u8, Ordering::Relaxed);
+    }
+
+    /// The set's store granularity: that of the first part that was mapped.
+    pub fn granularity(&self) -> Result<Granularity> {
+        Granularity::from_raw(u32::from(self.core().granularity.load(Ordering::Acquire)))
+            .ok_or(Error::NoPartMapped)
+    }
+
+    /// The part map that contains an address. It cannot be removed while this reference is held.
+    pub fn part_map(&self, addr: usize) -> Result<PartMap<'_>> {
+        self.core().find(addr).map(PartMap::new)
+    }
+
+    /// The part map with the lowest address.
+    pub fn first(&self) -> Option<PartMap<'_>> {
+        self.core().find_above(0).map(PartMap::new)
+    }
+
+    /// The part map behind another in address order.
+    pub fn next(&self, current: &PartMap<'_>) -> Option<PartMap<'_>> {
+        self.core()
+            .find_above(current.extent().addr)
+            .map(PartMap::new)
+    }
+
+    /// All part maps, in address order. Those that come and go meanwhile may be among them or not.
+    pub fn part_maps(&self) -> impl Iterator<Item = PartMap<'_>> {
+        let mut above = 0;
+        std::iter::from_fn(move || {
+            let map = PartMap::new(self.core().find_above(above)?);
+            above = map.extent().addr;
+            Some(map)
+        })
+    }
+
+    fn tell(&self, event: &Event) {
+        self.core().config.observer().tell(self, event);
+    }
+}
+
+impl Drop for Set {
+    fn drop(&mut self) {
+        // A destructor has nobody to tell; `delete` has.
+        let _ = self.end();
+    }
+}
+
+impl Core {
+    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        lock(&self.inner)
+    }
+
+    /// Finds a part map and takes a reference to it, without the lock as long as that works.
+    #[inline]
+    pub(crate) fn find(&self, addr: usize) -> Result<NonNull<Slot>> {
+        for _ in 0..TRIES {
+            let Some(reading) = self.version.begin() else {
+                std::hint::spin_loop();
+                continue;
+            };
+            let Ok(entry) = self.maps.floor(addr, &reading) else {
+                continue;
+            };
+            if let Some(found) = self.take(entry, addr, &reading) {
+                return found;
+            }
+        }
+        self.find_locked(addr)
+    }
+
+    /// `None`: begin again.
+    #[inline]
+    fn take(
+        &self,
+        entry: Option<(usize, usize)>,
+        addr: usize,
+        check: &impl Check,
+    ) -> Option<Result<NonNull<Slot>>> {
+        let not_found = || Some(Err(Error::PartMapNotFound(addr)));
+        let Some(slot) = entry.and_then(|e| NonNull::new(e.1 as *mut Slot)) else {
+            return not_found();
+        };
+        // SAFETY: slots live as long as the set, and longer.
+        let s = unsafe { slot.as_ref() };
+        let word = s.word();
+        let inside = s.contains(addr);
+        if !check.holds() {
+            return None;
+        }
+        if !inside {
+            return not_found();
+        }
+        match s.take(word) {
+            Taken::Yes => Some(Ok(slot)),
+            Taken::Changed | Taken::Claimed => None,
+            Taken::Full => Some(Err(Error::PartMapInUse(addr, s.references() as u32))),
+        }
+    }
+
+    #[cold]
+    fn find_locked(&self, addr: usize) -> Result<NonNull<Slot>> {
+        let _inner = self.lock();
+        let entry = self.maps.floor(addr, &Locked).unwrap_or(None);
+        self.take(entry, addr, &Locked)
+            .unwrap_or(Err(Error::PartMapNotFound(addr)))
+    }
+
+    /// Finds the part map with the smallest address above `addr` and takes a reference.
+    #[inline]
+    pub(crate) fn find_above(&self, addr: usize) -> Option<NonNull<Slot>> {
+        for _ in 0..TRIES {
+            let Some(reading) = self.version.begin() else {
+                std::hint::spin_loop();
+                continue;
+            };
+            let Ok(entry) = self.maps.above(addr, &reading) else {
+                continue;
+            };
+            let start = entry?.0;
+            if let Some(found) = self.take(entry, start, &reading) {
+                return found.ok();
+            }
+        }
+        let _inner = self.lock();
+        let entry = self.maps.above(addr, &Locked).unwrap_or(None);
+        let start = entry?.0;
+        self.take(entry, start, &Locked)?.ok()
+    }
+
+    /// The extent of the part map at an address and the log of flushes to it, without a reference.
+    #[inline]
+    pub(crate) fn extent_at(&self, addr: usize) -> Option<(Extent, Option<NonNull<Log>>)> {
+        for _ in 0..TRIES {
+            let Some(reading) = self.version.begin() else {
+                std::hint::spin_loop();
+                continue;
+            };
+            let Ok(entry) = self.maps.floor(addr, &reading) else {
+                continue;
+            };
+            let found = extent_of(entry, addr);
+            if reading.holds() {
+                return found;
+            }
+        }
+        let _inner = self.lock();
+        extent_of(self.maps.floor(addr, &Locked).unwrap_or(None), addr)
+    }
+}
+
+#[inline]
+fn extent_of(entry: Option<(usize, usize)>, addr: usize) -> Option<(Extent, Option<NonNull<Log>>)> {
+    let slot = NonNull::new(entry?.1 as *mut Slot)?;
+    // SAFETY: the entry was read consistently, so it is a slot; slots live as long as the set.
+    let s = unsafe { slot.as_ref() };
+    s.contains(addr).then(|| {
+        let extent = Extent {
+            addr: s.start(),
+            len: s.size(),
+        };
+        (extent, s.log())
+    })
+}
+
+/// A reference to a part map. The part map stays mapped, where it is, while the reference is held; it may become longer.
+pub struct PartMap<'set> {
+    slot: NonNull<Slot>,
+    set: PhantomData<&'set Set>,
+}
+
+// SAFETY: a slot is all atomics.
+unsafe impl Send for PartMap<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for PartMap<'_> {}
+
+impl PartMap<'_> {
+    fn new(slot: NonNull<Slot>) -> Self {
+        PartMap {
+            slot,
+            set: PhantomData,
+        }
+    }
+
+    fn slot(&self) -> &Slot {
+        // SAFETY: this reference keeps the slot.
+        unsafe { self.slot.as_ref() }
+    }
+
+    /// Where the part map is at this moment.
+    pub fn extent(&self) -> Extent {
+        Extent {
+            addr: self.slot().start(),
+            len: self.slot().size(),
+        }
+    }
+
+    /// The first byte. Others may store to the same memory at the same time, in other processes even: use volatile or atomic
+    /// access, or the set's copies, and never form a reference into it.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.extent().addr as *mut u8
+    }
+}
+
+impl Drop for PartMap<'_> {
+    fn drop(&mut self) {
+        // SAFETY: this reference keeps the slot.
+        unsafe { Slot::drop_reference(self.slot) };
+    }
+}

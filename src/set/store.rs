@@ -1,0 +1,452 @@
+//! Making stores durable: flush, drain, persist, deep flush, and copies and fills that do it on the way.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Core, Set};
+use crate::codes;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::granularity::Granularity;
+use crate::mem::{self, lock};
+use crate::persist::arch::{self, Hints, Sink};
+use crate::source::device;
+use crate::sys;
+
+/// `PMEMSET_F_MEM_*` bits. Unknown ones are ignored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(pub u32);
+
+impl Flags {
+    fn has(self, bit: u32) -> bool {
+        self.0 & bit != 0
+    }
+
+    /// The caller drains later.
+    fn no_drain(self) -> bool {
+        self.has(codes::PMEMSET_F_MEM_NODRAIN | codes::PMEMSET_F_MEM_NOFLUSH)
+    }
+}
+
+/// A copy or fill. What it overlaps it handles as memmove does.
+#[derive(Clone, Copy, Debug)]
+pub enum Copying {
+    /// Told to observers as a copy.
+    Copy(*const u8),
+    /// Told to observers as a move.
+    Move(*const u8),
+    /// A fill with the low byte.
+    Fill(i32),
+}
+
+impl Set {
+    /// Begins to make a range durable; [`drain`](Self::drain) ends it.
+    ///
+    /// At PAGE granularity the range is recorded and nothing is written until a drain of the set, by any thread, the
+    /// removal of its part or the deletion of the set.
+    ///
+    /// # Safety
+    /// At CACHE_LINE granularity the range must be mapped, by whomever.
+    pub unsafe fn flush(&self, addr: *const u8, len: usize) -> Result<()> {
+        let granularity = self.granularity()?;
+        let core = self.core();
+        if core.is_observed() {
+            self.tell(&Event::Flush {
+                addr: addr as usize,
+                len,
+            });
+        }
+        // SAFETY: as the caller promises.
+        unsafe { core.flush(granularity, addr, len) }
+    }
+
+    /// Makes durable what was flushed before: at PAGE granularity by whichever thread, else by this one.
+    pub fn drain(&self) -> Result<()> {
+        let granularity = self.granularity()?;
+        let core = self.core();
+        core.drain(granularity)?;
+        if core.is_observed() {
+            self.tell(&Event::Drain);
+        }
+        Ok(())
+    }
+
+    /// Flush and drain.
+    ///
+    /// # Safety
+    /// As for [`flush`](Self::flush).
+    #[inline]
+    pub unsafe fn persist(&self, addr: *const u8, len: usize) -> Result<()> {
+        let core = self.core();
+        let plain = !core.is_observed() && !core.unsettled.load(Ordering::Relaxed);
+        match self.granularity()? {
+            Granularity::CacheLine if plain && !core.unreported.any() => {
+                // SAFETY: as the caller promises.
+                unsafe { arch::persist(addr, len) };
+                Ok(())
+            }
+            Granularity::Byte if plain && !core.unreported.any() => {
+                arch::fence();
+                Ok(())
+            }
+            // SAFETY: as the caller promises.
+            granularity => unsafe { self.persist_slowly(granularity, addr, len) },
+        }
+    }
+
+    /// # Safety
+    /// As for [`flush`](Self::flush).
+    unsafe fn persist_slowly(
+        &self,
+        granularity: Granularity,
+        addr: *const u8,
+        len: usize,
+    ) -> Result<()> {
+        let core = self.core();
+        if core.is_observed() {
+            self.tell(&Event::Persist {
+                addr: addr as usize,
+                len,
+            });
+        }
+        // SAFETY: as the caller promises.
+        let flushed = unsafe { core.flush(granularity, addr, len) };
+        core.drain(granularity)?;
+        flushed?;
+        if core.is_observed() {
+            self.tell(&Event::Drain);
+        }
+        Ok(())
+    }
+
+    /// Copies or fills, and makes that durable unless the flags say that the caller will. A failure comes back once more
+    /// from this thread's next drain of the set, for callers that cannot be told here.
+    ///
+    /// An aligned 8-byte word in the destination is never stored in smaller pieces.
+    ///
+    /// # Safety
+    /// The destination must be valid for stores, the source of a copy for loads, of `len` bytes.
+    #[inline]
+    pub unsafe fn copy(
+        &self,
+        dest: *mut u8,
+        what: Copying,
+        len: usize,
+        flags: Flags,
+    ) -> Result<()> {
+        let core = self.core();
+        let granularity = match self.granularity() {
+            Ok(granularity) => granularity,
+            Err(e) => {
+                core.unreported.keep(e);
+                return Err(e);
+            }
+        };
+        if core.is_observed() {
+            self.tell_copy(dest, what, len, flags);
+        }
+        let sink = match granularity {
+            _ if flags.has(codes::PMEMSET_F_MEM_NOFLUSH) => Sink::Plain,
+            Granularity::Page => Sink::Plain,
+            Granularity::CacheLine => Sink::WriteBack,
+            Granularity::Byte => Sink::Fenced,
+        };
+        // SAFETY: as the caller promises.
+        unsafe {
+            match what {
+                Copying::Copy(src) | Copying::Move(src) => {
+                    arch::copy(dest, src, len, sink, Hints(flags.0));
+                }
+                Copying::Fill(value) => arch::fill(dest, value as u8, len, sink, Hints(flags.0)),
+            }
+        }
+        if granularity == Granularity::Page {
+            // SAFETY: the range has just been stored to.
+            let done = unsafe { core.flush(granularity, dest, len) }.and_then(|()| {
+                if flags.no_drain() {
+                    Ok(())
+                } else {
+                    core.drain_page(None)
+                }
+            });
+            if let Err(e) = done {
+                core.unreported.keep(e);
+                return Err(e);
+            }
+        } else if !flags.no_drain() {
+            arch::fence();
+            if core.unsettled.load(Ordering::Relaxed) {
+                if let Err(e) = core.settle() {
+                    core.unreported.keep(e);
+                    return Err(e);
+                }
+            }
+        }
+        if core.is_observed() && !flags.has(codes::PMEMSET_F_MEM_NODRAIN) {
+            self.tell(&Event::Drain);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn tell_copy(&self, dest: *mut u8, what: Copying, len: usize, flags: Flags) {
+        let (dest, flags) = (dest as usize, flags.0);
+        self.tell(&match what {
+            Copying::Copy(src) => Event::Copy {
+                src: src as usize,
+                dest,
+                len,
+                flags,
+            },
+            Copying::Move(src) => Event::Move {
+                src: src as usize,
+                dest,
+                len,
+                flags,
+            },
+            Copying::Fill(value) => Event::Set {
+                dest,
+                value,
+                len,
+                flags,
+            },
+        });
+    }
+
+    /// Makes a range durable beyond the platform's own buffers, where it has any: through the control of the
+    /// persistent-memory region, else by a sync. What of the range is outside the set is left alone.
+    pub fn deep_flush(&self, addr: usize, len: usize) -> Result<()> {
+        let core = self.core();
+        match self.granularity()? {
+            Granularity::Page => core.deep_flush_page(addr, len),
+            granularity => core.deep_flush_direct(granularity, addr, len),
+        }
+    }
+}
+
+impl Core {
+    #[inline]
+    fn is_observed(&self) -> bool {
+        self.config.observer().is_some()
+    }
+
+    /// # Safety
+    /// At CACHE_LINE granularity the range must be mapped.
+    #[inline]
+    unsafe fn flush(&self, granularity: Granularity, addr: *const u8, len: usize) -> Result<()> {
+        match granularity {
+            Granularity::Byte => Ok(()),
+            Granularity::CacheLine => {
+                // SAFETY: as the caller promises.
+                unsafe { arch::write_back(addr, len) };
+                Ok(())
+            }
+            Granularity::Page => self.flush_page(addr as usize, len),
+        }
+    }
+
+    fn drain(&self, granularity: Granularity) -> Result<()> {
+        let result = if granularity == Granularity::Page {
+            self.drain_page(None)
+        } else {
+            arch::fence();
+            if self.unsettled.load(Ordering::Relaxed) {
+                self.settle()
+            } else {
+                Ok(())
+            }
+        };
+        match self.unreported.take() {
+            Some(e) => result.and(Err(e)),
+            None => result,
+        }
+    }
+
+    /// Records a range; what is outside the set's part maps is synced at once.
+    fn flush_page(&self, addr: usize, len: usize) -> Result<()> {
+        let Some(end) = addr.checked_add(len) else {
+            return Err(Error::NotMapped(addr, len));
+        };
+        let mut at = addr;
+        let mut result = Ok(());
+        while at < end {
+            match self.extent_at(at) {
+                Some((extent, Some(log))) => {
+                    let stop = end.min(extent.addr + extent.len);
+                    // SAFETY: logs live as long as the set.
+                    unsafe { log.as_ref() }.record(at, stop - at);
+                    at = stop;
+                }
+                _ => {
+                    let stop = self.start_above(at).min(end);
+                    result = result.and(self.sync_outside(at, stop));
+                    at = stop;
+                }
+            }
+        }
+        if self.eager {
+            return result.and(self.drain_page(Some((addr, end))));
+        }
+        result
+    }
+
+    fn start_above(&self, addr: usize) -> usize {
+        let _inner = self.lock();
+        let above = self.maps.above(addr, &super::Locked).unwrap_or(None);
+        above.map_or(usize::MAX, |(start, _)| start)
+    }
+
+    fn sync_outside(&self, addr: usize, end: usize) -> Result<()> {
+        let page = sys::page_size();
+        let start = addr / page * page;
+        // Reserved address space is nobody's memory, though the kernel would not mind.
+        if self.lock().arena.contains(addr) {
+            return Err(Error::NotMapped(addr, end - addr));
+        }
+        sys::sync_range(start, end - start).map_err(|errno| match errno {
+            libc::ENOMEM => Error::NotMapped(addr, end - addr),
+            errno => Error::NotDurable(addr, end - addr, errno),
+        })
+    }
+
+    fn drain_page(&self, range: Option<(usize, usize)>) -> Result<()> {
+        self.engine.drain(range, || self.lock())
+    }
+
+    /// Makes durable what is recorded for a range of addresses.
+    pub(super) fn sync_addresses(&self, lo: usize, hi: usize) -> Result<()> {
+        self.drain_page(Some((lo, hi)))
+    }
+
+    /// Makes durable all that is recorded.
+    pub(super) fn sync_all(&self) -> Result<()> {
+        match self.granularity.load(Ordering::Relaxed) {
+            g if g == Granularity::Page as u8 => self.drain_page(None),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the entries and sizes of files durable that the library has created, where syncing is not what persisting
+    /// does.
+    #[cold]
+    fn settle(&self) -> Result<()> {
+        let mut inner = self.lock();
+        let mut at = 0;
+        while let Some(part) = inner.part_from(at) {
+            at = part.start + part.len;
+            if part.file.has_new_entry() {
+                sys::sync_range(part.start, sys::page_size())
+                    .and_then(|()| part.file.settle_entry())
+                    .map_err(|e| Error::NotDurable(part.start, part.len, e))?;
+            }
+        }
+        inner.unsettled.clear();
+        self.unsettled.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn deep_flush_page(&self, addr: usize, len: usize) -> Result<()> {
+        let end = addr.saturating_add(len);
+        let mut at = addr;
+        while at < end {
+            match self.extent_at(at) {
+                Some((extent, Some(log))) => {
+                    let stop = end.min(extent.addr + extent.len);
+                    // SAFETY: logs live as long as the set.
+                    unsafe { log.as_ref() }.record(at, stop - at);
+                    at = stop;
+                }
+                _ => at = self.start_above(at),
+            }
+        }
+        self.drain_page(Some((addr, end)))
+            .map_err(|e| Error::DeepFlush(addr, e.errno().unwrap_or(libc::EIO)))
+    }
+
+    fn deep_flush_direct(&self, granularity: Granularity, addr: usize, len: usize) -> Result<()> {
+        let end = addr.saturating_add(len);
+        let failed = |errno| Error::DeepFlush(addr, errno);
+        // The lock keeps the parts mapped meanwhile.
+        let inner = self.lock();
+        let mut at = addr;
+        while let Some(part) = inner.part_from(at).filter(|p| p.start < end) {
+            let (lo, hi) = (part.start.max(addr), end.min(part.start + part.len));
+            if granularity == Granularity::CacheLine {
+                // SAFETY: within a part that is mapped.
+                unsafe { arch::write_back(lo as *const u8, hi - lo) };
+            }
+            arch::fence();
+            let region = if part.file.takes_map_sync().unwrap_or(false) {
+                part.file.region()
+            } else {
+                None
+            };
+            match region {
+                Some(region) => device::deep_flush_region(region).map_err(failed)?,
+                None if part.file.is_device() => return Err(failed(libc::ENODEV)),
+                None => {
+                    let page = sys::page_size();
+                    let start = lo / page * page;
+                    sys::sync_range(start, hi - start).map_err(failed)?;
+                }
+            }
+            at = part.start + part.len;
+        }
+        Ok(())
+    }
+}
+
+/// Failures that a call could not return, for the next drain of the thread that made it.
+#[derive(Default)]
+pub(crate) struct Unreported {
+    any: AtomicBool,
+    list: Mutex<Pending>,
+}
+
+#[derive(Default)]
+struct Pending {
+    /// Threads, by the address of a variable that each has one of.
+    threads: Vec<(usize, Error)>,
+    /// When there was no memory for the list: whoever drains next.
+    anybody: Option<Error>,
+}
+
+impl Unreported {
+    #[inline]
+    fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    #[cold]
+    fn keep(&self, error: Error) {
+        let me = thread_token();
+        let mut list = lock(&self.list);
+        if list.threads.iter().all(|t| t.0 != me)
+            && mem::try_push(&mut list.threads, (me, error)).is_err()
+        {
+            list.anybody = Some(error);
+        }
+        self.any.store(true, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> Option<Error> {
+        if !self.any() {
+            return None;
+        }
+        let me = thread_token();
+        let mut list = lock(&self.list);
+        let found = match list.threads.iter().position(|t| t.0 == me) {
+            Some(at) => Some(list.threads.swap_remove(at).1),
+            None => list.anybody.take(),
+        };
+        if list.threads.is_empty() && list.anybody.is_none() {
+            self.any.store(false, Ordering::Relaxed);
+        }
+        found
+    }
+}
+
+fn thread_token() -> usize {
+    thread_local!(static TOKEN: u8 = const { 0 });
+    TOKEN.with(|token| token as *const u8 as usize)
+}

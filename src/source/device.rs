@@ -1,0 +1,112 @@
+//! Facts about persistent memory that the kernel publishes in sysfs.
+
+use std::ffi::CStr;
+use std::io::Write;
+
+use crate::sys;
+
+const PATH: usize = 160;
+
+/// A path in sysfs, on the stack.
+pub(crate) struct Path([u8; PATH]);
+
+impl Path {
+    pub(crate) fn new(args: std::fmt::Arguments<'_>) -> Option<Path> {
+        let mut bytes = [0; PATH];
+        let mut room = &mut bytes[..PATH - 1];
+        room.write_fmt(args).ok()?;
+        Some(Path(bytes))
+    }
+
+    pub(crate) fn as_cstr(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
+    }
+}
+
+fn number(path: std::fmt::Arguments<'_>) -> Option<u64> {
+    let mut buffer = [0; 32];
+    let text = sys::read_small(Path::new(path)?.as_cstr(), &mut buffer).ok()?;
+    let text = std::str::from_utf8(text).ok()?.trim_end();
+    match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// The size and alignment of a device DAX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeviceDax {
+    pub size: u64,
+    pub align: u64,
+}
+
+impl DeviceDax {
+    /// The device DAX with this number; `None` when the device is something else.
+    pub(crate) fn of(rdev: u64) -> Option<DeviceDax> {
+        let (major, minor) = (libc::major(rdev), libc::minor(rdev));
+        let mut buffer = [0; 256];
+        let subsystem = Path::new(format_args!("/sys/dev/char/{major}:{minor}/subsystem"))?;
+        let link = sys::read_link(subsystem.as_cstr(), &mut buffer).ok()?;
+        if !link.ends_with(b"/dax") {
+            return None;
+        }
+        let size = number(format_args!("/sys/dev/char/{major}:{minor}/size"))?;
+        // Older kernels publish the alignment with the region only.
+        let align = number(format_args!("/sys/dev/char/{major}:{minor}/align"))
+            .or_else(|| number(format_args!("/sys/dev/char/{major}:{minor}/device/align")))
+            .unwrap_or(2 << 20);
+        Some(DeviceDax { size, align })
+    }
+}
+
+/// The number of the persistent-memory region that a device (of a file system, or device DAX) is in.
+pub(crate) fn region_of(dev: u64, character: bool) -> Option<u32> {
+    let (major, minor) = (libc::major(dev), libc::minor(dev));
+    let kind = if character { "char" } else { "block" };
+    let mut buffer = [0; 512];
+    let path = Path::new(format_args!("/sys/dev/{kind}/{major}:{minor}"))?;
+    let link = sys::read_link(path.as_cstr(), &mut buffer).ok()?;
+    let text = std::str::from_utf8(link).ok()?;
+    text.split('/')
+        .find_map(|step| step.strip_prefix("region")?.parse().ok())
+}
+
+/// Whether the platform flushes CPU caches when the power fails: every region says so, and there is one.
+pub(crate) fn caches_survive_power_failure() -> bool {
+    let mut any = false;
+    // Regions are numbered from 0, with gaps where one was removed.
+    for region in 0..256 {
+        let Some(path) = Path::new(format_args!(
+            "/sys/bus/nd/devices/region{region}/persistence_domain"
+        )) else {
+            return false;
+        };
+        let mut buffer = [0; 32];
+        match sys::read_small(path.as_cstr(), &mut buffer) {
+            Ok(text) if text.trim_ascii() == b"cpu_cache" => any = true,
+            Ok(_) => return false,
+            Err(_) if region_exists(region) => return false,
+            Err(_) => {}
+        }
+    }
+    any
+}
+
+fn region_exists(region: u32) -> bool {
+    Path::new(format_args!("/sys/bus/nd/devices/region{region}"))
+        .is_some_and(|path| sys::path_facts(path.as_cstr()).is_ok())
+}
+
+/// Asks the region to write what its platform buffers hold to the medium. A control that is missing or not writable is no
+/// failure: it usually belongs to root.
+pub(crate) fn deep_flush_region(region: u32) -> sys::SysResult<()> {
+    let Some(path) = Path::new(format_args!(
+        "/sys/bus/nd/devices/region{region}/deep_flush"
+    )) else {
+        return Err(libc::EINVAL);
+    };
+    match sys::open(path.as_cstr(), libc::O_WRONLY, 0) {
+        Ok(fd) => sys::write_all(std::os::fd::AsRawFd::as_raw_fd(&fd), b"1"),
+        Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,534 @@
+//! An open file that parts keep alive, what is known about it, and how its syncs have fared.
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
+
+use super::device::{self, DeviceDax, Path};
+use crate::error::{Error, Name, Result};
+use crate::granularity::Granularity;
+use crate::mem::{self, Shared, lock};
+use crate::persist::log::Log;
+use crate::sys::{self, Errno, SysResult};
+
+/// What the file is.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    File,
+    DeviceDax(DeviceDax),
+}
+
+impl Kind {
+    pub(crate) fn of(facts: &sys::FileFacts, name: Name) -> Result<Kind> {
+        match facts.kind() {
+            libc::S_IFREG => Ok(Kind::File),
+            libc::S_IFDIR => Err(Error::SystemAt("open", name, libc::EISDIR)),
+            libc::S_IFCHR => DeviceDax::of(facts.rdev)
+                .map(Kind::DeviceDax)
+                .ok_or(Error::InvalidSourceType(name)),
+            _ => Err(Error::InvalidSourceType(name)),
+        }
+    }
+}
+
+/// How several ranges of a file become durable together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SyncPlan {
+    /// Write all of them back and wait, then sync one: on these file systems a sync of any range commits all metadata
+    /// of the file and flushes the device, so that what has been written before is durable after it.
+    Commit = 1,
+    /// Start writing all of them back, then sync each.
+    StartEach = 2,
+    /// Sync each: nothing is gained by starting early (memory file systems), or the file is not open any more.
+    Each = 3,
+}
+
+/// File systems on which the sync of one range commits the file: ext4 (a sync waits for the range, then commits the
+/// transaction with the inode's last change and flushes the device; the conversion of extents that were allocated for
+/// written pages is part of the inode's changes and done before the pages count as written) and xfs (a sync waits for the
+/// range, then forces the log up to the inode's last change, or flushes the device if there is none). ext2 and ext3 share
+/// ext4's number and its driver. Copy-on-write and log-structured file systems tie what is committed to the range that
+/// is synced, and are not listed.
+const COMMITTING: [u64; 2] = [0xEF53, 0x5846_5342];
+/// tmpfs, ramfs, hugetlbfs: nothing is written back.
+const IN_MEMORY: [u64; 3] = [0x0102_1994, 0x8584_58F6, 0x9584_58F6];
+
+const UNKNOWN: u8 = 0;
+const NO: u8 = 1;
+const YES: u8 = 2;
+
+struct Descriptor {
+    fd: Option<OwnedFd>,
+    /// Sources, and parts that are not mapped yet: they need the descriptor.
+    openers: usize,
+    /// System calls under way on it.
+    pins: usize,
+    /// It counts in RETAINED.
+    retained: bool,
+}
+
+/// Descriptors that are kept open only for the syncs of mapped parts, over the process.
+static RETAINED: AtomicUsize = AtomicUsize::new(0);
+
+/// An open file. Everything about durability of one file goes through one of these for each time it was opened, since
+/// that is what the kernel's error reporting goes by.
+pub(crate) struct OpenFile {
+    kind: Kind,
+    name: Name,
+    facts: sys::FileFacts,
+    /// The file had a name that can be deleted.
+    named: bool,
+    /// Mapping may make the file longer.
+    pub(super) growth: bool,
+    descriptor: Mutex<Descriptor>,
+    /// The same descriptor, valid while there are openers.
+    raw: RawFd,
+    map_sync: AtomicU8,
+    caches_survive: AtomicBool,
+    plan: AtomicU8,
+    /// The directory entry may not be durable yet.
+    new_entry: AtomicBool,
+    entry_lock: Mutex<()>,
+    mapped: AtomicUsize,
+    health: Mutex<Health>,
+    health_changed: Condvar,
+}
+
+/// The syncs of a file.
+struct Health {
+    /// How often a sync has failed, and how at last.
+    failures: u64,
+    errno: Errno,
+    /// Syncs under way: the tickets they began with.
+    running: Vec<u64>,
+    next_ticket: u64,
+    /// The parts that are mapped, linked through [`Mapped`].
+    first: *const Mapped,
+}
+
+// SAFETY: the list of parts is only followed under the health lock, and a part leaves it before it is freed.
+unsafe impl Send for Health {}
+
+/// A part that is mapped.
+pub(crate) struct Mapped {
+    pub start: usize,
+    pub len: usize,
+    pub offset: u64,
+    pub file: Shared<OpenFile>,
+    pub log: Option<NonNull<Log>>,
+    /// A failure of the file's syncs that no drain of this part's set has reported yet; 0 if there is none.
+    pub owed: AtomicI32,
+    links: Cell<(*const Mapped, *const Mapped)>,
+}
+
+impl Mapped {
+    pub(crate) fn new(
+        start: usize,
+        len: usize,
+        offset: u64,
+        file: Shared<OpenFile>,
+        log: Option<NonNull<Log>>,
+    ) -> Self {
+        Mapped {
+            start,
+            len,
+            offset,
+            file,
+            log,
+            owed: AtomicI32::new(0),
+            links: Cell::new((std::ptr::null(), std::ptr::null())),
+        }
+    }
+}
+
+/// A sync under way, to be ended by [`OpenFile::end_sync`].
+pub(crate) struct Ticket {
+    number: u64,
+    failures: u64,
+}
+
+impl OpenFile {
+    pub(super) fn new(fd: OwnedFd, name: Name) -> Result<OpenFile> {
+        let facts =
+            sys::file_facts(fd.as_raw_fd()).map_err(|e| Error::SystemAt("look up", name, e))?;
+        let kind = Kind::of(&facts, name)?;
+        Ok(OpenFile {
+            kind,
+            name,
+            facts,
+            named: false,
+            growth: false,
+            raw: fd.as_raw_fd(),
+            descriptor: Mutex::new(Descriptor {
+                fd: Some(fd),
+                openers: 0,
+                pins: 0,
+                retained: false,
+            }),
+            map_sync: AtomicU8::new(UNKNOWN),
+            caches_survive: AtomicBool::new(false),
+            plan: AtomicU8::new(UNKNOWN),
+            new_entry: AtomicBool::new(false),
+            entry_lock: Mutex::new(()),
+            mapped: AtomicUsize::new(0),
+            health: Mutex::new(Health {
+                failures: 0,
+                errno: 0,
+                running: Vec::new(),
+                next_ticket: 0,
+                first: std::ptr::null(),
+            }),
+            health_changed: Condvar::new(),
+        })
+    }
+
+    /// From now on a part cannot be made once the file has been deleted. A path through /proc names an open file, which
+    /// may have been deleted long ago.
+    pub(super) fn check_links(&mut self, path: &CStr) {
+        let through_proc = |prefix: &&[u8]| path.to_bytes().starts_with(prefix);
+        self.named = matches!(self.kind, Kind::File)
+            && self.facts.links > 0
+            && ![&b"/proc/"[..], b"/dev/fd/"].iter().any(through_proc);
+    }
+
+    pub(super) fn entry_may_be_new(&self) {
+        self.new_entry.store(true, Ordering::Release);
+    }
+
+    // ---- the descriptor ------------------------------------------------------------------------------------------
+
+    pub(crate) fn opened(&self) {
+        lock(&self.descriptor).openers += 1;
+    }
+
+    /// One opener less. After the last the descriptor is kept for the syncs of mapped parts, if they gain by it, and only
+    /// within a small share of the process's descriptors.
+    pub(crate) fn closed(&self) {
+        let mut d = lock(&self.descriptor);
+        d.openers -= 1;
+        if d.openers > 0 || self.mapped.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        if self.new_entry.load(Ordering::Acquire) {
+            if let Some(fd) = &d.fd {
+                // Best done now: later there is no descriptor to find the directory by. A failure stays to be reported.
+                if sync_directory_of(fd.as_raw_fd()).is_ok() {
+                    self.new_entry.store(false, Ordering::Release);
+                }
+            }
+        }
+        let worth_it = self.plan_of(self.raw) != SyncPlan::Each;
+        if d.retained || (worth_it && retain()) {
+            d.retained = true;
+        } else if d.pins == 0 {
+            d.fd = None;
+        }
+    }
+
+    /// The descriptor, for those who count as openers.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.raw
+    }
+
+    /// Runs `f` with the descriptor, if it is still open.
+    fn with_fd<T>(&self, f: impl FnOnce(Option<RawFd>) -> T) -> T {
+        let fd = {
+            let mut d = lock(&self.descriptor);
+            d.pins += 1;
+            d.fd.as_ref().map(|fd| fd.as_raw_fd())
+        };
+        let result = f(fd);
+        let mut d = lock(&self.descriptor);
+        d.pins -= 1;
+        if d.pins == 0 && d.openers == 0 && !d.retained {
+            d.fd = None;
+        }
+        result
+    }
+
+    // ---- facts ---------------------------------------------------------------------------------------------------
+
+    /// Fails if the file had a name when it was opened and has none any more.
+    pub(crate) fn check_exists(&self) -> Result<()> {
+        if self.named {
+            let facts =
+                sys::file_facts(self.raw).map_err(|e| Error::SystemAt("look up", self.name, e))?;
+            if facts.links == 0 {
+                return Err(Error::SourceDeleted(self.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// The size in bytes at this moment.
+    pub(crate) fn size(&self) -> Result<u64> {
+        match self.kind {
+            Kind::DeviceDax(dax) => Ok(dax.size),
+            Kind::File => sys::file_facts(self.raw)
+                .map(|facts| facts.size)
+                .map_err(|e| Error::SystemAt("look up", self.name, e)),
+        }
+    }
+
+    /// What offsets, lengths and addresses must be multiples of.
+    pub(crate) fn alignment(&self) -> usize {
+        match self.kind {
+            Kind::DeviceDax(dax) => (dax.align as usize).max(sys::page_size()),
+            Kind::File => sys::page_size(),
+        }
+    }
+
+    pub(crate) fn grows(&self) -> bool {
+        self.growth && matches!(self.kind, Kind::File)
+    }
+
+    pub(crate) fn grow(&self, size: u64) -> Result<()> {
+        sys::grow(self.raw, size).map_err(|e| Error::CannotGrow(size as usize, e))
+    }
+
+    /// Whether mappings can have MAP_SYNC. Found out once, at an address that the kernel picks: a refused mapping at a
+    /// fixed address may leave a hole there.
+    pub(crate) fn takes_map_sync(&self) -> Result<bool> {
+        match self.map_sync.load(Ordering::Acquire) {
+            UNKNOWN => {}
+            known => return Ok(known == YES),
+        }
+        let len = self.alignment();
+        // SAFETY: without a fixed address nothing of anybody's is replaced.
+        let takes = match unsafe { sys::map_file(None, len, self.raw, 0, true) } {
+            Ok(addr) => {
+                // SAFETY: mapped above, and known to nobody.
+                unsafe { sys::unmap(addr, len) };
+                self.caches_survive
+                    .store(device::caches_survive_power_failure(), Ordering::Relaxed);
+                true
+            }
+            Err(libc::EOPNOTSUPP | libc::EINVAL) => {
+                // SAFETY: as above. A file that cannot be mapped at all says so here, and not over a reservation.
+                let addr = unsafe { sys::map_file(None, len, self.raw, 0, false) }
+                    .map_err(|e| self.cannot_map(len, e))?;
+                // SAFETY: mapped above, and known to nobody.
+                unsafe { sys::unmap(addr, len) };
+                false
+            }
+            Err(errno) => return Err(self.cannot_map(len, errno)),
+        };
+        self.map_sync
+            .store(if takes { YES } else { NO }, Ordering::Release);
+        Ok(takes)
+    }
+
+    pub(crate) fn cannot_map(&self, len: usize, errno: Errno) -> Error {
+        match errno {
+            libc::ENOMEM | libc::EAGAIN => Error::NoRoom(len, errno),
+            errno => Error::SystemAt("map", self.name, errno),
+        }
+    }
+
+    /// The store granularity of the medium: what `PMEM2_FORCE_GRANULARITY` says, else what the medium is.
+    pub(crate) fn granularity(&self) -> Result<Granularity> {
+        let synchronous = self.takes_map_sync()?;
+        Ok(match Granularity::forced() {
+            Some(forced) => forced,
+            None if !synchronous => Granularity::Page,
+            None if self.caches_survive.load(Ordering::Relaxed) => Granularity::Byte,
+            None => Granularity::CacheLine,
+        })
+    }
+
+    /// The number of the persistent-memory region the file is in.
+    pub(crate) fn region(&self) -> Option<u32> {
+        match self.kind {
+            Kind::DeviceDax(_) => device::region_of(self.facts.rdev, true),
+            Kind::File => device::region_of(self.facts.dev, false),
+        }
+    }
+
+    pub(crate) fn is_device(&self) -> bool {
+        matches!(self.kind, Kind::DeviceDax(_))
+    }
+
+    fn plan_of(&self, fd: RawFd) -> SyncPlan {
+        match self.plan.load(Ordering::Relaxed) {
+            1 => return SyncPlan::Commit,
+            2 => return SyncPlan::StartEach,
+            3 => return SyncPlan::Each,
+            _ => {}
+        }
+        let plan = match (self.kind, sys::file_system_type(fd)) {
+            (Kind::File, Some(fs)) if COMMITTING.contains(&fs) => SyncPlan::Commit,
+            (Kind::File, Some(fs)) if !IN_MEMORY.contains(&fs) => SyncPlan::StartEach,
+            _ => SyncPlan::Each,
+        };
+        self.plan.store(plan as u8, Ordering::Relaxed);
+        plan
+    }
+
+    /// Runs `f` with the way in which several ranges are synced best, and the descriptor for it.
+    pub(crate) fn with_plan<T>(&self, f: impl FnOnce(SyncPlan, RawFd) -> T) -> T {
+        self.with_fd(|fd| match fd {
+            Some(fd) => f(self.plan_of(fd), fd),
+            None => f(SyncPlan::Each, -1),
+        })
+    }
+
+    /// Makes the directory entry durable, if the file was opened to be created. Its size is part of every sync.
+    pub(crate) fn settle_entry(&self) -> SysResult<()> {
+        if !self.new_entry.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _one = lock(&self.entry_lock);
+        if !self.new_entry.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.with_fd(|fd| fd.map_or(Err(libc::EBADF), sync_directory_of))?;
+        self.new_entry.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    pub(crate) fn has_new_entry(&self) -> bool {
+        self.new_entry.load(Ordering::Acquire)
+    }
+
+    // ---- parts and the fate of syncs -----------------------------------------------------------------------------
+
+    /// A part has been mapped. It must not move until [`removed`](Self::removed).
+    pub(crate) fn added(&self, part: &Mapped) {
+        self.mapped.fetch_add(1, Ordering::Release);
+        if part.log.is_none() {
+            return;
+        }
+        let mut health = lock(&self.health);
+        let next = health.first;
+        part.links.set((std::ptr::null(), next));
+        // SAFETY: parts in the list are alive, and their links are only touched under the health lock.
+        if let Some(next) = unsafe { next.as_ref() } {
+            next.links.set((part, next.links.get().1));
+        }
+        health.first = part;
+    }
+
+    /// A part is about to be freed.
+    pub(crate) fn removed(&self, part: &Mapped) {
+        if part.log.is_some() {
+            let mut health = lock(&self.health);
+            let (prev, next) = part.links.get();
+            // SAFETY: as in `added`.
+            unsafe {
+                match prev.as_ref() {
+                    Some(prev) => prev.links.set((prev.links.get().0, next)),
+                    None => health.first = next,
+                }
+                if let Some(next) = next.as_ref() {
+                    next.links.set((prev, next.links.get().1));
+                }
+            }
+        }
+        self.mapped.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Before the system calls of a sync.
+    pub(crate) fn begin_sync(&self) -> Result<Ticket> {
+        let mut health = lock(&self.health);
+        let number = health.next_ticket;
+        health.next_ticket += 1;
+        mem::try_push(&mut health.running, number)?;
+        Ok(Ticket {
+            number,
+            failures: health.failures,
+        })
+    }
+
+    /// After them: the verdict. The kernel reports a lost write once for each time the file was opened, to whichever sync
+    /// asks first; so a failure of any sync that ran at the same time counts, and everything that is recorded and waits
+    /// for its own sync is marked as lost and owed a report. To hear of such a failure this waits for the syncs of the
+    /// file that are still running.
+    pub(crate) fn end_sync(&self, ticket: Ticket, result: SysResult<()>) -> SysResult<()> {
+        let mut health = lock(&self.health);
+        if let Err(errno) = result {
+            health.failures += 1;
+            health.errno = errno;
+            let mut part = health.first;
+            // SAFETY: as in `added`.
+            while let Some(p) = unsafe { part.as_ref() } {
+                if let Some(log) = p.log {
+                    // SAFETY: a set's logs outlive its parts.
+                    if unsafe { log.as_ref() }.recorded_is_lost(p.start, p.len) {
+                        p.owed.store(errno, Ordering::Release);
+                    }
+                }
+                part = p.links.get().1;
+            }
+        }
+        let at = health
+            .running
+            .iter()
+            .position(|t| *t == ticket.number)
+            .expect("the ticket is running");
+        health.running.swap_remove(at);
+        self.health_changed.notify_all();
+        let upto = health.next_ticket;
+        while health.running.iter().any(|t| *t < upto) {
+            health = self
+                .health_changed
+                .wait(health)
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        if health.failures == ticket.failures {
+            Ok(())
+        } else {
+            Err(health.errno)
+        }
+    }
+
+    /// The errno of the last sync that failed; 0 if none has.
+    pub(crate) fn last_errno(&self) -> Errno {
+        lock(&self.health).errno
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let d = self
+            .descriptor
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if d.retained {
+            RETAINED.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Counts one more retained descriptor, if an eighth of what the process may have allows it.
+fn retain() -> bool {
+    let most = (sys::limit(libc::RLIMIT_NOFILE) / 8) as usize;
+    RETAINED
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+            (n < most).then_some(n + 1)
+        })
+        .is_ok()
+}
+
+/// Makes the entry of an open file durable, wherever it has been renamed to.
+fn sync_directory_of(fd: RawFd) -> SysResult<()> {
+    let mut buffer = [0u8; libc::PATH_MAX as usize];
+    let parent = Path::new(format_args!("/proc/self/fd/{fd}"))
+        .and_then(|link| sys::read_link(link.as_cstr(), &mut buffer).ok())
+        .and_then(|path| path.iter().rposition(|b| *b == b'/'))
+        .and_then(|slash| {
+            buffer[slash.max(1)] = 0;
+            let dir = CStr::from_bytes_until_nul(&buffer).ok()?;
+            sys::open(dir, libc::O_RDONLY | libc::O_DIRECTORY, 0).ok()
+        });
+    match parent {
+        Some(dir) => match sys::fsync(dir.as_raw_fd()) {
+            // Directories of some file systems cannot be synced, and need not be.
+            Err(libc::EINVAL | libc::EROFS | libc::EOPNOTSUPP) => Ok(()),
+            result => result,
+        },
+        None => sys::sync_file_system(fd),
+    }
+}

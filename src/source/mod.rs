@@ -1,0 +1,93 @@
+//! Where bytes live: a path, an unnamed temporary file or a device, as an open file that parts keep alive.
+
+pub(crate) mod device;
+mod file;
+
+pub(crate) use file::{Mapped, OpenFile, SyncPlan};
+
+use std::ffi::CStr;
+
+use crate::codes;
+use crate::error::{Error, Name, Result};
+use crate::mem::Shared;
+use crate::sys;
+use file::Kind;
+
+/// A source: an open file that parts are made of. It holds one descriptor. Parts that are mapped do not need it any more.
+pub struct Source {
+    file: Shared<OpenFile>,
+}
+
+impl Source {
+    /// Opens an existing file or device DAX for loads and stores.
+    pub fn open(path: &CStr) -> Result<Source> {
+        Self::open_with(path, 0)
+    }
+
+    /// Opens a file, with `PMEMSET_SOURCE_FILE_*` flags. A file that is created has mode 0644 less the umask.
+    pub fn open_with(path: &CStr, flags: u64) -> Result<Source> {
+        if flags & !u64::from(codes::PMEMSET_SOURCE_FILE_CREATE_VALID_FLAGS) != 0 {
+            return Err(Error::InvalidCreateFlags(flags));
+        }
+        let name = Name::from(path);
+        if flags == 0 {
+            let facts = sys::path_facts(path).map_err(|errno| match errno {
+                libc::ENOENT => Error::PathNotFound(name),
+                errno => Error::SystemAt("look up", name, errno),
+            })?;
+            Kind::of(&facts, name)?;
+        }
+        let always = flags & u64::from(codes::PMEMSET_SOURCE_FILE_CREATE_ALWAYS) != 0;
+        let create = always || flags & u64::from(codes::PMEMSET_SOURCE_FILE_CREATE_IF_NEEDED) != 0;
+        let mut mode = libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK;
+        if create {
+            mode |= libc::O_CREAT;
+        }
+        if always {
+            mode |= libc::O_TRUNC;
+        }
+        let fd = sys::open(path, mode, 0o644).map_err(|e| Error::SystemAt("open", name, e))?;
+        let mut file = OpenFile::new(fd, name)?;
+        file.check_links(path);
+        if create {
+            file.entry_may_be_new();
+        }
+        file.growth = flags & u64::from(codes::PMEMSET_SOURCE_FILE_TRUNCATE_IF_NEEDED) != 0;
+        Source::of(file)
+    }
+
+    /// Makes an unnamed file in a directory: mode 0600, empty, growing when it is mapped, gone when it is closed.
+    pub fn temporary(dir: &CStr) -> Result<Source> {
+        let name = Name::from(dir);
+        if let Err(libc::ENOENT) = sys::path_facts(dir) {
+            return Err(Error::PathNotFound(name));
+        }
+        let fd = match sys::open(dir, libc::O_TMPFILE | libc::O_RDWR | libc::O_EXCL, 0o600) {
+            // The file system or the kernel has no O_TMPFILE.
+            Err(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT | libc::EINVAL) => {
+                sys::make_unlinked(dir)
+            }
+            result => result,
+        }
+        .map_err(|e| Error::CannotCreateTemporary(name, e))?;
+        let mut file = OpenFile::new(fd, name)?;
+        file.growth = true;
+        Source::of(file)
+    }
+
+    fn of(file: OpenFile) -> Result<Source> {
+        let file = Shared::try_new(file)?;
+        file.opened();
+        Ok(Source { file })
+    }
+
+    pub(crate) fn file(&self) -> &Shared<OpenFile> {
+        &self.file
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.file.closed();
+    }
+}

@@ -1,0 +1,406 @@
+//! System calls, each wrapped once and named after what it is for here. Safe where no memory of the caller is touched.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// An errno.
+pub(crate) type Errno = i32;
+
+/// The result of a system call.
+pub(crate) type SysResult<T> = Result<T, Errno>;
+
+unsafe extern "C" {
+    fn secure_getenv(name: *const libc::c_char) -> *mut libc::c_char;
+}
+
+/// The errno of this thread's last failed call.
+pub(crate) fn errno() -> Errno {
+    // SAFETY: the location is valid for the calling thread.
+    unsafe { *libc::__errno_location() }
+}
+
+fn check(rc: libc::c_int) -> SysResult<()> {
+    if rc == 0 { Ok(()) } else { Err(errno()) }
+}
+
+/// strerror text in a buffer of the caller's.
+pub(crate) fn strerror(code: Errno, text: &mut [u8]) -> &str {
+    // SAFETY: the buffer is valid for its length.
+    let rc = unsafe { libc::strerror_r(code, text.as_mut_ptr().cast(), text.len()) };
+    if rc != 0 {
+        return "unknown error";
+    }
+    CStr::from_bytes_until_nul(text)
+        .ok()
+        .and_then(|t| t.to_str().ok())
+        .unwrap_or("unknown error")
+}
+
+/// Looks at an environment variable; `None` when it is unset, or the program runs with privileges that its user has not.
+pub(crate) fn secure_env<T>(name: &CStr, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    // SAFETY: secure_getenv takes a C string, and what it returns stays valid until the environment is changed, which a
+    // program with threads must not do.
+    unsafe {
+        let value = secure_getenv(name.as_ptr());
+        if value.is_null() {
+            return None;
+        }
+        Some(look(CStr::from_ptr(value).to_bytes()))
+    }
+}
+
+/// The page size in bytes.
+pub(crate) fn page_size() -> usize {
+    static SIZE: AtomicUsize = AtomicUsize::new(0);
+    match SIZE.load(Ordering::Relaxed) {
+        0 => {
+            // SAFETY: no pointers involved.
+            let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+            SIZE.store(size, Ordering::Relaxed);
+            size
+        }
+        size => size,
+    }
+}
+
+/// The facts of an open file that are asked for here.
+#[derive(Clone, Copy)]
+pub(crate) struct FileFacts {
+    pub size: u64,
+    pub links: u64,
+    pub mode: u32,
+    pub dev: u64,
+    pub rdev: u64,
+}
+
+impl FileFacts {
+    fn from_stat(st: &libc::stat) -> Self {
+        FileFacts {
+            size: st.st_size as u64,
+            // 32 bits wide on some architectures.
+            #[allow(clippy::unnecessary_cast)]
+            links: st.st_nlink as u64,
+            mode: st.st_mode,
+            dev: st.st_dev,
+            rdev: st.st_rdev,
+        }
+    }
+
+    pub(crate) fn kind(&self) -> u32 {
+        self.mode & libc::S_IFMT
+    }
+}
+
+pub(crate) fn file_facts(fd: RawFd) -> SysResult<FileFacts> {
+    let mut st = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the buffer is a stat structure, initialised when the call succeeds.
+    unsafe {
+        check(libc::fstat(fd, st.as_mut_ptr()))?;
+        Ok(FileFacts::from_stat(&st.assume_init()))
+    }
+}
+
+pub(crate) fn path_facts(path: &CStr) -> SysResult<FileFacts> {
+    let mut st = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: path is a C string; the buffer is initialised when the call succeeds.
+    unsafe {
+        check(libc::stat(path.as_ptr(), st.as_mut_ptr()))?;
+        Ok(FileFacts::from_stat(&st.assume_init()))
+    }
+}
+
+/// The type of the file system that an open file is on (`f_type` of statfs).
+pub(crate) fn file_system_type(fd: RawFd) -> Option<u64> {
+    let mut st = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the buffer is initialised when the call succeeds.
+    unsafe {
+        check(libc::fstatfs(fd, st.as_mut_ptr())).ok()?;
+        Some(st.assume_init().f_type as u64)
+    }
+}
+
+/// Opens close-on-exec, again if a signal interrupts.
+pub(crate) fn open(path: &CStr, flags: i32, mode: u32) -> SysResult<OwnedFd> {
+    loop {
+        // SAFETY: path is a C string.
+        let fd = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, mode) };
+        if fd >= 0 {
+            // SAFETY: a new descriptor that nobody else has.
+            return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+        let e = errno();
+        if e != libc::EINTR {
+            return Err(e);
+        }
+    }
+}
+
+/// A file in a directory that has no name any more, for file systems without O_TMPFILE.
+pub(crate) fn make_unlinked(dir: &CStr) -> SysResult<OwnedFd> {
+    let tail = b"/.pmemset-XXXXXX\0";
+    let mut path: Vec<u8> = Vec::new();
+    path.try_reserve_exact(dir.count_bytes() + tail.len())
+        .map_err(|_| libc::ENOMEM)?;
+    path.extend_from_slice(dir.to_bytes());
+    path.extend_from_slice(tail);
+    // SAFETY: path is a C string of our own that ends in six X; the call replaces those.
+    let fd = unsafe { libc::mkostemp(path.as_mut_ptr().cast(), libc::O_CLOEXEC) };
+    if fd < 0 {
+        return Err(errno());
+    }
+    // SAFETY: a new descriptor that nobody else has; path is still a C string.
+    unsafe {
+        let fd = OwnedFd::from_raw_fd(fd);
+        check(libc::unlink(path.as_ptr().cast()))?;
+        Ok(fd)
+    }
+}
+
+/// Makes a file longer. Refuses what the file-size limit forbids before the kernel does, which would raise SIGXFSZ.
+pub(crate) fn grow(fd: RawFd, size: u64) -> SysResult<()> {
+    if size > limit(libc::RLIMIT_FSIZE) || size > i64::MAX as u64 {
+        return Err(libc::EFBIG);
+    }
+    loop {
+        // SAFETY: no pointers involved.
+        match check(unsafe { libc::ftruncate(fd, size as libc::off_t) }) {
+            Err(libc::EINTR) => continue,
+            result => return result,
+        }
+    }
+}
+
+pub(crate) fn fsync(fd: RawFd) -> SysResult<()> {
+    // SAFETY: no pointers involved.
+    check(unsafe { libc::fsync(fd) })
+}
+
+/// Makes everything on the file's file system durable.
+pub(crate) fn sync_file_system(fd: RawFd) -> SysResult<()> {
+    // SAFETY: no pointers involved.
+    check(unsafe { libc::syncfs(fd) })
+}
+
+/// A soft resource limit; `u64::MAX` when there is none.
+pub(crate) fn limit(resource: libc::__rlimit_resource_t) -> u64 {
+    let mut rl = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the buffer is an rlimit structure.
+    match check(unsafe { libc::getrlimit(resource, &mut rl) }) {
+        Ok(()) if rl.rlim_cur != libc::RLIM_INFINITY => rl.rlim_cur,
+        _ => u64::MAX,
+    }
+}
+
+/// Reads a small file whole, as sysfs and procfs files are: what fits into `buffer`.
+pub(crate) fn read_small<'a>(path: &CStr, buffer: &'a mut [u8]) -> SysResult<&'a [u8]> {
+    let fd = open(path, libc::O_RDONLY, 0)?;
+    let mut len = 0;
+    while len < buffer.len() {
+        match read(&fd, &mut buffer[len..])? {
+            0 => break,
+            n => len += n,
+        }
+    }
+    Ok(&buffer[..len])
+}
+
+/// Reads once, again if a signal interrupts; 0 at the end.
+pub(crate) fn read(fd: &OwnedFd, buffer: &mut [u8]) -> SysResult<usize> {
+    loop {
+        // SAFETY: the buffer is valid for its length.
+        let n = unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        if n >= 0 {
+            return Ok(n as usize);
+        }
+        let e = errno();
+        if e != libc::EINTR {
+            return Err(e);
+        }
+    }
+}
+
+/// Writes all of it.
+pub(crate) fn write_all(fd: RawFd, mut bytes: &[u8]) -> SysResult<()> {
+    while !bytes.is_empty() {
+        // SAFETY: the slice is valid for its length.
+        let n = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+        if n > 0 {
+            bytes = &bytes[n as usize..];
+        } else if n == 0 {
+            return Err(libc::EIO);
+        } else if errno() != libc::EINTR {
+            return Err(errno());
+        }
+    }
+    Ok(())
+}
+
+/// Where a link points to, in the caller's buffer.
+pub(crate) fn read_link<'a>(path: &CStr, buffer: &'a mut [u8]) -> SysResult<&'a [u8]> {
+    // SAFETY: the buffer is valid for its length.
+    let n = unsafe { libc::readlink(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
+    if n < 0 {
+        return Err(errno());
+    }
+    if n as usize == buffer.len() {
+        return Err(libc::ENAMETOOLONG);
+    }
+    Ok(&buffer[..n as usize])
+}
+
+// ---- address space -------------------------------------------------------------------------------------------------
+
+const RESERVED: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+
+fn map(addr: usize, len: usize, prot: i32, flags: i32, fd: RawFd, offset: u64) -> SysResult<usize> {
+    // SAFETY: without MAP_FIXED the kernel picks addresses that nobody uses; every caller here that passes it says why
+    // the addresses are its own.
+    let p = unsafe { libc::mmap(addr as *mut _, len, prot, flags, fd, offset as libc::off_t) };
+    if p == libc::MAP_FAILED {
+        Err(errno())
+    } else {
+        Ok(p as usize)
+    }
+}
+
+/// Reserves address space that nothing can be stored in. It costs no memory, and it does not show in core dumps, since
+/// nothing of it is ever touched.
+pub(crate) fn reserve(len: usize) -> SysResult<usize> {
+    map(0, len, libc::PROT_NONE, RESERVED, -1, 0)
+}
+
+/// Reserves exactly this range, if nobody has any of it.
+pub(crate) fn reserve_at(addr: usize, len: usize) -> SysResult<()> {
+    let got = map(
+        addr,
+        len,
+        libc::PROT_NONE,
+        RESERVED | libc::MAP_FIXED_NOREPLACE,
+        -1,
+        0,
+    )?;
+    if got == addr {
+        return Ok(());
+    }
+    // A kernel before 4.17 takes the flag for a hint.
+    // SAFETY: the range was mapped by the call above.
+    unsafe { unmap(got, len) };
+    Err(libc::EEXIST)
+}
+
+/// Turns a range back into reserved address space, whatever is mapped there.
+///
+/// # Safety
+/// The range must be the caller's: reserved by it, or mapped by it over what it had reserved; and nobody uses it any more.
+pub(crate) unsafe fn reserve_over(addr: usize, len: usize) -> SysResult<()> {
+    map(
+        addr,
+        len,
+        libc::PROT_NONE,
+        RESERVED | libc::MAP_FIXED,
+        -1,
+        0,
+    )
+    .map(drop)
+}
+
+/// Makes the ends of a range ends of address ranges of the kernel's, by a flag that has no other effect here.
+pub(crate) fn split_off(addr: usize, len: usize) -> SysResult<()> {
+    // SAFETY: the advice concerns core dumps only.
+    check(unsafe { libc::madvise(addr as *mut _, len, libc::MADV_DONTDUMP) })
+}
+
+/// Takes [`split_off`] back.
+pub(crate) fn split_undo(addr: usize, len: usize) {
+    // SAFETY: as above. What fails leaves a range out of core dumps.
+    unsafe { libc::madvise(addr as *mut _, len, libc::MADV_DODUMP) };
+}
+
+/// Gives a range back to the kernel.
+///
+/// # Safety
+/// The range must be the caller's, and nobody uses it any more.
+pub(crate) unsafe fn unmap(addr: usize, len: usize) {
+    // SAFETY: as the caller promises. It can only fail by exceeding the number of ranges, when it changes nothing.
+    unsafe { libc::munmap(addr as *mut _, len) };
+}
+
+/// Maps a range of a file, shared, for loads and stores. `at`: where, over reserved address space of the caller's; else
+/// wherever the kernel likes. `sync`: with MAP_SYNC, on file systems that have it.
+///
+/// # Safety
+/// A range given in `at` must be the caller's and unused.
+pub(crate) unsafe fn map_file(
+    at: Option<usize>,
+    len: usize,
+    fd: RawFd,
+    offset: u64,
+    sync: bool,
+) -> SysResult<usize> {
+    let kind = if sync {
+        libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC
+    } else {
+        libc::MAP_SHARED
+    };
+    let fixed = if at.is_some() { libc::MAP_FIXED } else { 0 };
+    map(
+        at.unwrap_or(0),
+        len,
+        libc::PROT_READ | libc::PROT_WRITE,
+        kind | fixed,
+        fd,
+        offset,
+    )
+}
+
+/// Memory of our own that is zero and takes no room until it is touched.
+pub(crate) fn map_zeroed(len: usize) -> SysResult<usize> {
+    map(0, len, libc::PROT_READ | libc::PROT_WRITE, RESERVED, -1, 0)
+}
+
+// ---- durability ----------------------------------------------------------------------------------------------------
+
+/// Writes the dirty pages of a range back and waits until they are durable.
+pub(crate) fn sync_range(addr: usize, len: usize) -> SysResult<()> {
+    // SAFETY: msync stores nothing; a range that is not mapped is an error.
+    check(unsafe { libc::msync(addr as *mut _, len, libc::MS_SYNC) })
+}
+
+/// Starts writing back the dirty pages of a range of a file. Nothing is durable by this.
+pub(crate) fn start_writeback(fd: RawFd, offset: u64, len: usize) -> SysResult<()> {
+    sync_file_range(fd, offset, len, libc::SYNC_FILE_RANGE_WRITE)
+}
+
+/// Writes back the dirty pages of a range of a file and waits for them, without the flush of the device or the commit of
+/// metadata that would make them durable.
+pub(crate) fn finish_writeback(fd: RawFd, offset: u64, len: usize) -> SysResult<()> {
+    sync_file_range(
+        fd,
+        offset,
+        len,
+        libc::SYNC_FILE_RANGE_WAIT_BEFORE
+            | libc::SYNC_FILE_RANGE_WRITE
+            | libc::SYNC_FILE_RANGE_WAIT_AFTER,
+    )
+}
+
+fn sync_file_range(fd: RawFd, offset: u64, len: usize, flags: libc::c_uint) -> SysResult<()> {
+    // SAFETY: no pointers involved.
+    check(unsafe { libc::sync_file_range(fd, offset as i64, len as i64, flags) })
+}
+
+/// Makes every page of a range present and dirty, as a store to each would, without storing.
+pub(crate) fn make_dirty(addr: usize, len: usize) -> SysResult<()> {
+    const MADV_POPULATE_WRITE: i32 = 23;
+    loop {
+        // SAFETY: no byte changes; a range that is not mapped is an error.
+        match check(unsafe { libc::madvise(addr as *mut _, len, MADV_POPULATE_WRITE) }) {
+            Err(libc::EINTR) => continue,
+            result => return result,
+        }
+    }
+}
