@@ -1,0 +1,119 @@
+# make [install] builds and installs the C library; see `make help`. cargo alone builds the Rust crate,
+# an archive and an unversioned shared object; here cc makes of it what C programs expect.
+
+PREFIX     ?= /usr/local
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR     ?= $(PREFIX)/share/man
+DESTDIR    ?=
+
+CARGO   ?= cargo
+LD      ?= ld
+OBJCOPY ?= objcopy
+INSTALL ?= install
+
+BUILD  := $(or $(CARGO_TARGET_DIR),target)
+# A target directory of its own: the flags below would make cargo rebuild what `cargo build` has built.
+SHIP   := $(BUILD)/ship
+OUT    := $(BUILD)/lib
+RUSTLIB := $(SHIP)/release/libpmemset.a
+
+SONAME := libpmemset.so.1
+REAL   := $(SONAME).0.0
+NAMES  := $(shell sed -n 's/^\t\t\(pmemset_[a-z0-9_]*\);$$/\1/p' libpmemset.map)
+KEEP   := $(NAMES:%=-u %)
+comma  := ,
+# V=1 shows the commands.
+Q      := $(if $(V),,@)
+
+MAN3 := $(wildcard man/*.3)
+MAN7 := $(wildcard man/*.7)
+
+.DELETE_ON_ERROR:
+.PHONY: all shared static install uninstall check demo header clean help FORCE
+
+all: shared static
+
+shared: $(OUT)/$(REAL)
+static: $(OUT)/libpmemset.a
+
+help:
+	@echo 'make            build $(OUT)/$(REAL) and $(OUT)/libpmemset.a'
+	@echo 'make install    install libraries, header, pkg-config file and man pages:'
+	@echo '                PREFIX=$(PREFIX) LIBDIR INCLUDEDIR MANDIR DESTDIR'
+	@echo 'make uninstall  remove what install put there (same variables)'
+	@echo 'make demo       build and run a short program over real files'
+	@echo 'make check      every test; the last line counts them'
+	@echo 'make header     make include/libpmemset.h anew from the Rust sources'
+	@echo 'make clean      remove everything built'
+
+# cargo knows what is stale. Paths of this machine stay out of the library.
+$(RUSTLIB): FORCE
+	@sep=$$(printf '\037'); remap() { printf '%s--remap-path-prefix=%s=%s' "$$3" "$$1" "$$2"; }; \
+	CARGO_ENCODED_RUSTFLAGS="$$(remap "$$(rustc --print sysroot)" rust)$$(remap "$${CARGO_HOME:-$$HOME/.cargo}" cargo "$$sep")$$(remap '$(CURDIR)' libpmemset "$$sep")" \
+	CARGO_TARGET_DIR='$(SHIP)' $(CARGO) rustc --quiet --locked --release --lib --crate-type staticlib
+
+# rustc gives the linker a version script of its own, so it is cc that links the shared object.
+# Thread-local state outlives dlclose, hence nodelete.
+$(OUT)/$(REAL): $(RUSTLIB) libpmemset.map Makefile
+	@mkdir -p $(OUT)
+	@echo 'linking $@'
+	$(Q)$(CC) -shared -o $@ $(addprefix -Wl$(comma)-u$(comma),$(NAMES)) $(RUSTLIB) \
+		-Wl,-soname,$(SONAME) -Wl,--version-script=libpmemset.map -Wl,--no-undefined-version \
+		-Wl,-z,defs,-z,relro,-z,now,-z,nodelete -Wl,--gc-sections,--as-needed,--strip-debug \
+		$(LDFLAGS) -lgcc_s -lpthread -ldl -lc
+	@ln -sf $(REAL) $(OUT)/$(SONAME)
+	@ln -sf $(SONAME) $(OUT)/libpmemset.so
+
+# One object with the interface as its only global names: Rust's own must not meet those of another
+# Rust library in the same program.
+$(OUT)/libpmemset.a: $(RUSTLIB) libpmemset.map Makefile
+	@mkdir -p $(OUT)
+	@printf '%s\n' $(NAMES) >$(OUT)/names
+	@echo 'packing $@'
+	$(Q)$(LD) -r --gc-sections $(KEEP) -o $(OUT)/pmemset.o $(RUSTLIB)
+	$(Q)$(OBJCOPY) --strip-debug -R .llvmbc -R .llvmcmd --keep-global-symbols=$(OUT)/names $(OUT)/pmemset.o
+	@rm -f $@
+	$(Q)$(AR) rcsD $@ $(OUT)/pmemset.o
+	@rm -f $(OUT)/pmemset.o $(OUT)/names
+
+install: all
+	$(INSTALL) -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(INCLUDEDIR)'
+	$(INSTALL) -m 755 $(OUT)/$(REAL) '$(DESTDIR)$(LIBDIR)/$(REAL)'
+	ln -sf $(REAL) '$(DESTDIR)$(LIBDIR)/$(SONAME)'
+	ln -sf $(SONAME) '$(DESTDIR)$(LIBDIR)/libpmemset.so'
+	$(INSTALL) -m 644 $(OUT)/libpmemset.a '$(DESTDIR)$(LIBDIR)/libpmemset.a'
+	$(INSTALL) -m 644 include/libpmemset.h '$(DESTDIR)$(INCLUDEDIR)/libpmemset.h'
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR:$(PREFIX)/%=$${prefix}/%)|' \
+		-e 's|@INCLUDEDIR@|$(INCLUDEDIR:$(PREFIX)/%=$${prefix}/%)|' libpmemset.pc.in \
+		>'$(DESTDIR)$(LIBDIR)/pkgconfig/libpmemset.pc'
+	chmod 644 '$(DESTDIR)$(LIBDIR)/pkgconfig/libpmemset.pc'
+ifneq ($(MAN3)$(MAN7),)
+	DESTDIR='$(DESTDIR)' MANDIR='$(MANDIR)' tools/man.sh install
+endif
+
+uninstall:
+	rm -f '$(DESTDIR)$(LIBDIR)/$(REAL)' '$(DESTDIR)$(LIBDIR)/$(SONAME)' '$(DESTDIR)$(LIBDIR)/libpmemset.so' \
+		'$(DESTDIR)$(LIBDIR)/libpmemset.a' '$(DESTDIR)$(INCLUDEDIR)/libpmemset.h' \
+		'$(DESTDIR)$(LIBDIR)/pkgconfig/libpmemset.pc'
+	DESTDIR='$(DESTDIR)' MANDIR='$(MANDIR)' tools/man.sh uninstall
+
+# Files that exist everywhere, as copies, since the demo edits what it is given.
+demo: shared
+	@rm -rf $(BUILD)/demo && mkdir -p $(BUILD)/demo/files
+	$(CC) -std=c99 -O2 -Wall -Wextra $(CPPFLAGS) $(CFLAGS) -Iinclude -o $(BUILD)/demo/demo examples/demo.c \
+		-L$(OUT) -lpmemset -Wl,-rpath,'$$ORIGIN/../lib'
+	@cp Makefile README.md /etc/passwd /etc/services $(BUILD)/demo/files/ 2>/dev/null; chmod u+w $(BUILD)/demo/files/*
+	@$(BUILD)/demo/demo $(BUILD)/demo/files/*
+
+check:
+	@tools/check.sh
+
+header:
+	tools/header.sh
+
+clean:
+	rm -rf $(BUILD)/lib $(BUILD)/ship $(BUILD)/demo $(BUILD)/check
+	$(CARGO) clean
+
+FORCE:
