@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* log.c -- PMEMSET_LOG_LEVEL and PMEMSET_LOG_FILE; the program runs itself with them set */
+#include "t.h"
+#include <dirent.h>
+
+/* some of everything, one failure among it */
+static int worker(void)
+{
+	struct pmemset *set = new_set();
+	struct pmemset_source *src = NULL;
+	char *p = map_file(set, "f");
+
+	if (pmemset_source_from_file(&src, "no-such-file") == 0)
+		return 1;
+	if (pmemset_persist(set, p, 10) || pmemset_flush(set, p, 10) || pmemset_drain(set))
+		return 2;
+	pmemset_memcpy(set, p, "logged", 7, 0);
+	if (walk(set) != 1 || remove_at(set, p) || pmemset_delete(&set))
+		return 3;
+	return file_holds("f", 0, "logged", 7) ? 0 : 4;
+}
+
+static char err[1 << 20];
+static pid_t last_pid;
+
+/* run the worker; returns the size of its stderr, kept in err[] */
+static long run(const char *level, const char *file, int secure)
+{
+	int status, fd = open("stderr", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	pid_t pid;
+	ssize_t n;
+
+	MUST(fd >= 0);
+	fflush(stdout);
+	pid = fork();
+	MUST(pid >= 0);
+	if (pid == 0) {
+		if (level)
+			setenv("PMEMSET_LOG_LEVEL", level, 1);
+		if (file)
+			setenv("PMEMSET_LOG_FILE", file, 1);
+		dup2(fd, 2);
+		if (secure && setresuid(65534, 0, 0) != 0) /* exec will take us for a set-id program */
+			_exit(127);
+		execl("/proc/self/exe", "log", "worker", (char *)NULL);
+		_exit(127);
+	}
+	last_pid = pid;
+	MUST(waitpid(pid, &status, 0) == pid);
+	n = pread(fd, err, sizeof err - 1, 0);
+	err[n > 0 ? n : 0] = 0;
+	close(fd);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
+		return -1;
+	CHECKF(status == 0, "worker: status %#x, level %s, file %s", status, level ? level : "(unset)", file ? file : "(unset)");
+	return (long)n;
+}
+
+static long size_of(const char *name)
+{
+	return (long)file_size(name);
+}
+
+int main(int argc, char **argv)
+{
+	long size[5];
+	char name[100];
+
+	if (argc > 1 && strcmp(argv[1], "worker") == 0)
+		return worker();
+	t_begin();
+	unsetenv("PMEMSET_LOG_LEVEL");
+	unsetenv("PMEMSET_LOG_FILE");
+	make_file("f", 1 << 16);
+
+	group("log: silent unless asked");
+	CHECKF(run(NULL, NULL, 0) == 0, "%s", err);
+	CHECKF(run("0", NULL, 0) == 0, "%s", err);
+	CHECKF(run(NULL, "quiet", 0) == 0, "%s", err);
+	CHECK(size_of("quiet") <= 0);
+
+	group("log: levels on stderr");
+	for (int i = 0; i < 5; i++) {
+		char level[2] = { (char)('0' + i), 0 };
+
+		size[i] = run(level, NULL, 0);
+		if (i == 3)
+			CHECKF(strstr(err, "part_map") && strstr(err, "persist"), "level 3 names the calls: %.300s", err);
+	}
+	CHECKF(size[0] == 0 && size[1] > 0 && size[1] < size[2] && size[2] < size[3] && size[3] <= size[4],
+		"%ld %ld %ld %ld %ld bytes at levels 0 to 4", size[0], size[1], size[2], size[3], size[4]);
+	{
+		const char *p = err; /* lines, whole and printable */
+		size_t n = strlen(err);
+
+		CHECK(n > 0 && err[n - 1] == '\n');
+		for (; *p; p++)
+			if ((unsigned char)*p < 32 && *p != '\n' && *p != '\t')
+				break;
+		CHECKF(*p == 0, "byte %d in the log", *p);
+	}
+
+	group("log: into a file");
+	CHECKF(run("3", "logfile", 0) == 0, "%s", err);
+	CHECK(size_of("logfile") > 0);
+	CHECKF(run("3", "logfile-", 0) == 0, "%s", err);
+	snprintf(name, sizeof name, "logfile-%ld", (long)last_pid);
+	CHECKF(size_of(name) > 0, "%s", name);
+	CHECK(access("logfile-", F_OK) != 0);
+
+	group("log: values that make no sense");
+	run("7", NULL, 0);
+	run("-1", NULL, 0);
+	run("99999999999999999999", NULL, 0);
+	run("verbose", NULL, 0);
+	run("", "", 0);
+	run("3", "no/such/directory/log", 0);
+	run("3", "/", 0);
+	run("4", "/dev/full", 0);
+	{
+		char *far = malloc(9000);
+
+		MUST(far);
+		memset(far, 'x', 8999);
+		far[8999] = 0;
+		run("3", far, 0);
+		far[8998] = '-';
+		run("3", far, 0);
+		free(far);
+	}
+
+	group("log: a set-id program ignores it");
+	if (getuid() != 0) {
+		skip("needs root");
+	} else {
+		long n;
+
+		MUST(chmod(".", 0755) == 0);
+		n = run("4", "from-secure", 1);
+		if (n < 0)
+			skip("the library is found by LD_LIBRARY_PATH only, which a set-id program does not read");
+		else
+			CHECK(n == 0 && access("from-secure", F_OK) != 0);
+	}
+	return t_end();
+}
