@@ -30,7 +30,7 @@ MAN3 := $(wildcard man/*.3)
 MAN7 := $(wildcard man/*.7)
 
 .DELETE_ON_ERROR:
-.PHONY: all shared static install uninstall check demo header clean help FORCE
+.PHONY: all shared static install uninstall check check-guest demo header clean help FORCE
 
 all: shared static
 
@@ -44,6 +44,7 @@ help:
 	@echo 'make uninstall  remove what install put there (same variables)'
 	@echo 'make demo       build and run a short program over real files'
 	@echo 'make check      every test; the last line counts them'
+	@echo 'make check-guest  tests in a virtual machine: persistent memory, crashes, power loss, failing disks'
 	@echo 'make header     make include/libpmemset.h anew from the Rust sources'
 	@echo 'make clean      remove everything built'
 
@@ -108,6 +109,9 @@ demo: shared
 
 check:
 	@tools/check.sh
+
+check-guest:
+	@tests/guest/check.sh
 
 header:
 	tools/header.sh

@@ -294,12 +294,13 @@ impl Arena {
         if matches!(errno, libc::ENOMEM | libc::EAGAIN) && is_reservation(start, len) {
             return true;
         }
-        self.abandon(start, len);
+        self.take(start, len);
+        self.lost(start, len);
         false
     }
 
-    fn abandon(&mut self, start: usize, len: usize) {
-        self.take(start, len);
+    /// A range that was taken and is not this arena's any more.
+    pub(crate) fn lost(&mut self, start: usize, len: usize) {
         // Kept apart when the piece is given back; without memory to note it down, the piece stays behind.
         if mem::try_push(&mut self.abandoned, (start, len)).is_err() {
             self.leaked = true;

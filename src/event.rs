@@ -30,12 +30,10 @@ pub enum Event {
         len: usize,
         flags: u32,
     },
-    /// Before a flush.
+    /// Before the work of a flush or persist.
     Flush { addr: usize, len: usize },
-    /// After a drain.
+    /// After the work of a drain or persist, or of a copy or fill that drains.
     Drain,
-    /// Before a persist.
-    Persist { addr: usize, len: usize },
     /// After a mapping: the range of the part map, and the libpmem2 source where there is one (else 0).
     PartAdd {
         addr: usize,

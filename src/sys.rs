@@ -320,13 +320,13 @@ pub(crate) fn split_undo(addr: usize, len: usize) {
     unsafe { libc::madvise(addr as *mut _, len, libc::MADV_DODUMP) };
 }
 
-/// Gives a range back to the kernel.
+/// Gives a range back to the kernel. It can only fail by exceeding the number of ranges, when it changes nothing.
 ///
 /// # Safety
 /// The range must be the caller's, and nobody uses it any more.
-pub(crate) unsafe fn unmap(addr: usize, len: usize) {
-    // SAFETY: as the caller promises. It can only fail by exceeding the number of ranges, when it changes nothing.
-    unsafe { libc::munmap(addr as *mut _, len) };
+pub(crate) unsafe fn unmap(addr: usize, len: usize) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe { libc::munmap(addr as *mut _, len) == 0 }
 }
 
 /// Maps a range of a file, shared, for loads and stores. `at`: where, over reserved address space of the caller's; else
@@ -391,6 +391,61 @@ pub(crate) fn finish_writeback(fd: RawFd, offset: u64, len: usize) -> SysResult<
 fn sync_file_range(fd: RawFd, offset: u64, len: usize, flags: libc::c_uint) -> SysResult<()> {
     // SAFETY: no pointers involved.
     check(unsafe { libc::sync_file_range(fd, offset as i64, len as i64, flags) })
+}
+
+/// Whether the blocks of a range of a file are allocated and count as written; `None` where the file system does not
+/// say.
+pub(crate) fn blocks_are_written(fd: RawFd, offset: u64, len: usize) -> Option<bool> {
+    const FS_IOC_FIEMAP: libc::c_ulong = 0xC020_660B;
+    const LAST: u32 = 0x1;
+    const UNKNOWN_DELALLOC_OR_UNWRITTEN: u32 = 0x2 | 0x4 | 0x800;
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    struct Extent {
+        logical: u64,
+        physical: u64,
+        length: u64,
+        reserved64: [u64; 2],
+        flags: u32,
+        reserved: [u32; 3],
+    }
+    #[repr(C)]
+    #[derive(Default)]
+    struct Map {
+        start: u64,
+        length: u64,
+        flags: u32,
+        mapped: u32,
+        count: u32,
+        reserved: u32,
+        extents: [Extent; 16],
+    }
+    let (mut at, end) = (offset, offset + len as u64);
+    while at < end {
+        let mut map = Map {
+            start: at,
+            length: end - at,
+            count: 16,
+            ..Default::default()
+        };
+        // SAFETY: the structure is the kernel's struct fiemap with room for as many extents as it says.
+        if unsafe { libc::ioctl(fd, FS_IOC_FIEMAP, &mut map) } != 0 {
+            return None;
+        }
+        if map.mapped == 0 {
+            return Some(false);
+        }
+        for e in &map.extents[..map.mapped.min(16) as usize] {
+            if e.logical > at || e.flags & UNKNOWN_DELALLOC_OR_UNWRITTEN != 0 {
+                return Some(false);
+            }
+            at = e.logical + e.length;
+            if at < end && e.flags & LAST != 0 {
+                return Some(false);
+            }
+        }
+    }
+    Some(true)
 }
 
 /// Makes every page of a range present and dirty, as a store to each would, without storing.

@@ -167,13 +167,6 @@ fn tell(callback: usize, arg: usize, set: &Set, event: &Event) {
             pmemset_event::Flush
         }
         Event::Drain => pmemset_event::Drain,
-        Event::Persist { addr, len } => {
-            ctx.data.persist = pmemset_event_persist {
-                addr: ptr(addr),
-                len,
-            };
-            pmemset_event::Persist
-        }
         Event::PartAdd {
             addr,
             len,

@@ -255,6 +255,16 @@ fn unmap(inner: &mut Inner, plan: &Plan) -> Result<()> {
         // SAFETY: the parts are the set's own, mapped over its arena, with nobody holding a reference.
         match unsafe { sys::reserve_over(lo, hi - lo) } {
             Ok(()) => inner.arena.give(span.0, span.1),
+            // At the limit of ranges the kernel refuses every mmap; it still unmaps what is whole ranges. What is gone
+            // then is reserved again, unless somebody was faster.
+            // SAFETY: as above.
+            Err(libc::ENOMEM) if unsafe { sys::unmap(span.0, span.1 - span.0) } => {
+                if sys::reserve_at(span.0, span.1 - span.0).is_ok() {
+                    inner.arena.give(span.0, span.1);
+                } else {
+                    inner.arena.lost(span.0, span.1 - span.0);
+                }
+            }
             Err(e) if i == 0 => {
                 for span in plan.spans.iter().filter(|_| plan.spans.len() > 1) {
                     sys::split_undo(span.0, span.1 - span.0);

@@ -104,7 +104,7 @@ impl Set {
     ) -> Result<()> {
         let core = self.core();
         if core.is_observed() {
-            self.tell(&Event::Persist {
+            self.tell(&Event::Flush {
                 addr: addr as usize,
                 len,
             });

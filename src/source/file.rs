@@ -234,7 +234,7 @@ impl OpenFile {
     }
 
     /// Runs `f` with the descriptor, if it is still open.
-    fn with_fd<T>(&self, f: impl FnOnce(Option<RawFd>) -> T) -> T {
+    pub(crate) fn with_fd<T>(&self, f: impl FnOnce(Option<RawFd>) -> T) -> T {
         let fd = {
             let mut d = lock(&self.descriptor);
             d.pins += 1;
@@ -463,13 +463,12 @@ impl OpenFile {
                 part = p.links.get().1;
             }
         }
-        let at = health
-            .running
-            .iter()
-            .position(|t| *t == ticket.number)
-            .expect("the ticket is running");
-        health.running.swap_remove(at);
-        self.health_changed.notify_all();
+        let oldest = health.running.iter().min() == Some(&ticket.number);
+        health.running.retain(|t| *t != ticket.number);
+        if oldest {
+            // Only then can anybody have waited for this one alone.
+            self.health_changed.notify_all();
+        }
         let upto = health.next_ticket;
         while health.running.iter().any(|t| *t < upto) {
             health = self
