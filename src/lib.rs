@@ -36,7 +36,6 @@ compile_error!("libpmemset needs 64-bit Linux");
 
 mod arena;
 mod capi;
-#[doc(hidden)]
 pub mod codes;
 mod config;
 mod error;
