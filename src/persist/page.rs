@@ -2,14 +2,16 @@
 //!
 //! A flush sets bits in the [log](super::log) of the address space. A drain takes the bits out, turns them into segments of
 //! files and syncs those in the way that suits the file system. What it took is *in flight* until then: every later drain
-//! waits for it, since a drain returns when everything that was flushed before it is durable. Drains of distant pages run
-//! side by side, because devices serve them side by side. A drain of pages next to some that are in flight waits and
-//! joins others that wait for the same: they go together in one sync once the one before is through, which costs the device
-//! little more than one page.
+//! waits for it, since a drain returns when everything that was flushed before it is durable. While pages of a file are in
+//! flight, drains with further pages of it wait and go together in one sync once the one before is through, where the file
+//! system makes several ranges durable by one commit: started together and committed once, eight pages cost the device a
+//! quarter to nine tenths of what eight threads pay that sync one each (docs/performance.md). Different files, and files on
+//! other file systems, are synced side by side.
 //!
 //! Locks: the set's lock (which parts are where) before this module's; system calls are made under neither.
 
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,10 +20,6 @@ use crate::mem::{Shared, lock};
 use crate::persist::log::Log;
 use crate::source::{Mapped, OpenFile, SyncPlan};
 use crate::sys::{self, Errno};
-
-/// Pages closer than this to some that are in flight wait to be synced together with their like. A block of this size
-/// costs a disk little more than one page.
-const NEAR: usize = 32 << 10;
 
 /// So many batches at once are waited for one by one; what is beyond them shares a verdict.
 const WATCHED: usize = 16;
@@ -41,7 +39,7 @@ unsafe impl Send for Segment {}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Waits until what it is near to is through; the drain that began it will run it.
+    /// Waits until the sync of the same files that is in flight is through; the drain that began it will run it.
     Queued,
     InFlight,
     Done,
@@ -49,6 +47,8 @@ enum Phase {
 
 /// Segments that are synced together.
 struct Batch {
+    /// Drains that have put something into it.
+    drains: AtomicU32,
     state: Mutex<BatchState>,
     done: Condvar,
 }
@@ -57,11 +57,12 @@ struct BatchState {
     number: u64,
     phase: Phase,
     segments: Vec<Segment>,
-    /// Drains that have put something into it, and how long its sync took.
-    drains: u32,
+    /// How long its sync took.
     took: Duration,
     /// Extents (address, end) of the segments, kept while they are being synced; one for all when there are many.
     extents: Vec<(usize, usize)>,
+    /// The files of the segments, as addresses to compare.
+    files: Vec<usize>,
     result: Result<()>,
 }
 
@@ -71,6 +72,10 @@ struct State {
     active: Vec<Shared<Batch>>,
     queued: Option<Shared<Batch>>,
     next: u64,
+    /// The batch that was done last, and when.
+    recent: Option<(Shared<Batch>, Instant)>,
+    /// Eighths of a sync for which a queue waits to be joined: fewer when that was in vain.
+    patience: u32,
     /// The last failure and the number of its batch.
     last_failure: Option<(u64, Error)>,
 }
@@ -90,7 +95,10 @@ pub(crate) trait Parts {
 impl Engine {
     pub(crate) fn new() -> Self {
         Engine {
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State {
+                patience: 4,
+                ..State::default()
+            }),
         }
     }
 
@@ -137,23 +145,12 @@ impl Engine {
             }
             log.take(lo, hi - lo, |addr, len| {
                 let sorted = sort_out(&*guard, log, addr, len, &mut |segment| {
-                    let queue = match near(&state, &segment) {
-                        false => &mut own,
-                        true => {
-                            joins_queue = true;
-                            return push_queued(
-                                &*queue_of(&mut state, &mut starts_queue)?,
-                                segment,
-                            );
-                        }
-                    };
-                    if let Some(last) = queue.last_mut() {
-                        if last.continues(&segment) {
-                            last.len += segment.len;
-                            return Ok(());
-                        }
+                    if must_queue(&state, &segment) {
+                        joins_queue = true;
+                        let queue = queue_of(&mut state, &mut starts_queue)?;
+                        return push_queued(&mut lock(&queue.state), segment);
                     }
-                    crate::mem::try_push(queue, segment)
+                    crate::mem::try_push(&mut own, segment)
                 });
                 if let Err(e) = sorted {
                     result = Err(e);
@@ -165,7 +162,7 @@ impl Engine {
         let queue = state.queued.clone();
         if let Some(queue) = &queue {
             if joins_queue && !starts_queue {
-                lock(&queue.state).drains += 1;
+                queue.drains.fetch_add(1, Ordering::Relaxed);
             }
             if !starts_queue && !watch.iter().flatten().any(|w| Shared::same(w, queue)) {
                 if let Some(free) = watch.iter_mut().find(|w| w.is_none()) {
@@ -232,9 +229,9 @@ impl Engine {
         for segment in segments.iter().filter(|s| s.failed != 0) {
             segment.lost();
         }
-        drop(segments);
         let mut state = lock(&self.state);
         state.active.retain(|b| !Shared::same(b, batch));
+        drop(segments);
         let mut b = lock(&batch.state);
         b.phase = Phase::Done;
         b.took = took;
@@ -243,44 +240,75 @@ impl Engine {
             state.last_failure = Some((b.number, e));
         }
         drop(b);
+        state.recent = Some((batch.clone(), Instant::now()));
         drop(state);
         batch.done.notify_all();
         result
     }
 
-    /// Waits until nothing near to the queue is in flight, then runs it. The drains that waited for what was in flight are
-    /// likely to come back with the next pages at once: they get a moment to join, short beside the sync that they save.
+    /// Waits until no file of the queue is in flight, then runs it.
     fn run_queue(&self, queue: &Shared<Batch>) -> Result<()> {
-        let mut expected = 0;
-        let mut until = Instant::now();
+        let mut state = lock(&self.state);
+        let mut before = state.recent.as_ref().map(|(batch, _)| batch.clone());
         loop {
-            let mut state = lock(&self.state);
-            let (blocker, joined) = {
+            let patience = state.patience;
+            drop(state);
+            if let Some(worth_it) = before.and_then(|b| self.let_join(queue, &b, patience)) {
+                lock(&self.state).patience = match worth_it {
+                    true => 6,
+                    false => (patience / 2).max(1),
+                };
+            }
+            state = lock(&self.state);
+            let blocker = {
                 let q = lock(&queue.state);
-                let blocker = state
+                state
                     .active
                     .iter()
-                    .find(|b| !Shared::same(b, queue) && touches(&lock(&b.state), &q.extents))
-                    .cloned();
-                (blocker, q.drains)
+                    .find(|b| !Shared::same(b, queue) && lock(&b.state).shares_file(&q.files))
+                    .cloned()
             };
-            if let Some(blocker) = blocker {
-                drop(state);
-                // Its verdict is its own drain's, and that of the drains that were told to watch it.
-                let _ = wait(&blocker);
-                let b = lock(&blocker.state);
-                expected = b.drains;
-                until = Instant::now() + b.took / 4;
-            } else if joined <= expected && Instant::now() < until {
-                drop(state);
-                std::thread::yield_now();
-            } else {
+            let Some(blocker) = blocker else {
                 lock(&queue.state).phase = Phase::InFlight;
                 state.queued = None;
                 break;
+            };
+            drop(state);
+            // Its verdict is its own drain's, and that of the drains that were told to watch it.
+            let _ = wait(&blocker);
+            before = Some(blocker);
+            state = lock(&self.state);
+        }
+        drop(state);
+        self.run(queue)
+    }
+
+    /// The drains that waited for a batch are likely to come back with the next pages at once. Gives them a moment to join
+    /// the queue, short beside the sync that this saves; whether they did, if there were any to wait for.
+    fn let_join(&self, queue: &Batch, before: &Batch, patience: u32) -> Option<bool> {
+        let expected = before.drains.load(Ordering::Relaxed);
+        if expected == 1 {
+            return None;
+        }
+        let took = lock(&before.state).took;
+        let mut joined = queue.drains.load(Ordering::Relaxed);
+        if joined > expected {
+            return None;
+        }
+        let mut now = Instant::now();
+        let end = now + took * patience / 8;
+        // As long as they keep coming.
+        let mut until = now + took / 4;
+        while joined <= expected && now < until.min(end) {
+            std::thread::yield_now();
+            now = Instant::now();
+            let seen = queue.drains.load(Ordering::Relaxed);
+            if seen > joined {
+                joined = seen;
+                until = now + took / 8;
             }
         }
-        self.run(queue)
+        Some(joined > expected / 2)
     }
 
     /// Waits for all batches from a number on that are active now.
@@ -334,7 +362,7 @@ fn sort_out(
             continue;
         };
         let stop = end.min(part.start + part.len);
-        let owed = part.owed.swap(0, std::sync::atomic::Ordering::AcqRel);
+        let owed = part.owed.swap(0, Ordering::AcqRel);
         if owed != 0 {
             log.record(at, stop - at);
             result = Err(Error::NotDurable(at, stop - at, owed));
@@ -357,21 +385,20 @@ fn sort_out(
     result
 }
 
-/// Whether a segment is next to something in flight or queued.
-fn near(state: &State, segment: &Segment) -> bool {
-    let extent = [(segment.addr, segment.addr + segment.len)];
-    state
-        .active
-        .iter()
-        .any(|b| touches(&lock(&b.state), &extent))
-}
-
-fn touches(batch: &BatchState, extents: &[(usize, usize)]) -> bool {
-    batch.extents.iter().any(|a| {
-        extents
-            .iter()
-            .any(|b| a.0 < b.1.saturating_add(NEAR) && b.0 < a.1.saturating_add(NEAR))
-    })
+/// Whether a segment is better synced together with others once what is in flight is through.
+fn must_queue(state: &State, segment: &Segment) -> bool {
+    let file = [Shared::id(&segment.file)];
+    let shares = |b: &Shared<Batch>| lock(&b.state).shares_file(&file);
+    let in_flight = state.active.iter().any(shares);
+    // The first to come back from a batch of many: the others are right behind.
+    let just_done = || {
+        state.recent.as_ref().is_some_and(|(b, when)| {
+            b.drains.load(Ordering::Relaxed) > 1
+                && shares(b)
+                && when.elapsed() < lock(&b.state).took * state.patience / 8
+        })
+    };
+    (in_flight || just_done()) && segment.file.commits_together()
 }
 
 /// The queue, begun if there is none.
@@ -385,15 +412,27 @@ fn queue_of(state: &mut State, starts: &mut bool) -> Result<Shared<Batch>> {
     Ok(queue)
 }
 
-fn push_queued(queue: &Batch, segment: Segment) -> Result<()> {
-    let mut q = lock(&queue.state);
-    let extent = (segment.addr, segment.addr + segment.len);
-    crate::mem::try_push(&mut q.segments, segment)?;
-    let pushed = add_extent(&mut q.extents, extent);
-    if pushed.is_err() {
-        q.segments.pop();
+fn push_queued(queue: &mut BatchState, segment: Segment) -> Result<()> {
+    queue.note(&segment)?;
+    crate::mem::try_push(&mut queue.segments, segment)
+}
+
+impl BatchState {
+    fn shares_file(&self, files: &[usize]) -> bool {
+        self.files.iter().any(|f| files.contains(f))
     }
-    pushed
+
+    /// Notes where a segment is.
+    fn note(&mut self, segment: &Segment) -> Result<()> {
+        let file = Shared::id(&segment.file);
+        if !self.files.contains(&file) {
+            crate::mem::try_push(&mut self.files, file)?;
+        }
+        add_extent(
+            &mut self.extents,
+            (segment.addr, segment.addr + segment.len),
+        )
+    }
 }
 
 /// Extents of a batch: exact while they are few.
@@ -411,27 +450,30 @@ fn add_extent(extents: &mut Vec<(usize, usize)>, new: (usize, usize)) -> Result<
 
 /// Makes a batch of the segments, which stay behind when there is no memory for it.
 fn register(state: &mut State, segments: &mut Vec<Segment>, phase: Phase) -> Result<Shared<Batch>> {
-    let mut extents = Vec::new();
-    for s in segments.iter() {
-        add_extent(&mut extents, (s.addr, s.addr + s.len))?;
-    }
     state
         .active
         .try_reserve(1)
         .map_err(|_| Error::OutOfMemory("drain"))?;
     let batch = Shared::try_new(Batch {
+        drains: AtomicU32::new(1),
         state: Mutex::new(BatchState {
             number: state.next,
             phase,
             segments: Vec::new(),
-            drains: 1,
             took: Duration::ZERO,
-            extents,
+            extents: Vec::new(),
+            files: Vec::new(),
             result: Ok(()),
         }),
         done: Condvar::new(),
     })?;
-    lock(&batch.state).segments = std::mem::take(segments);
+    {
+        let mut b = lock(&batch.state);
+        for segment in segments.iter() {
+            b.note(segment)?;
+        }
+        b.segments = std::mem::take(segments);
+    }
     state.next += 1;
     state.active.push(batch.clone());
     Ok(batch)
@@ -462,8 +504,15 @@ impl Segment {
 }
 
 /// Makes segments durable; those that could not be are marked. The first failure is the error.
-fn sync(segments: &mut [Segment]) -> Result<()> {
-    segments.sort_unstable_by_key(|s| (Shared::id(&s.file), s.offset));
+fn sync(segments: &mut Vec<Segment>) -> Result<()> {
+    segments.sort_unstable_by_key(|s| (Shared::id(&s.file), s.offset, s.addr));
+    segments.dedup_by(|next, s| {
+        let joins = s.continues(next);
+        if joins {
+            s.len += next.len;
+        }
+        joins
+    });
     let mut result = Ok(());
     // Start everything, of all files, before waiting for anything.
     if segments.len() > 1 {

@@ -375,6 +375,14 @@ impl OpenFile {
         })
     }
 
+    /// Whether several ranges become durable by one commit.
+    pub(crate) fn commits_together(&self) -> bool {
+        match self.plan.load(Ordering::Relaxed) {
+            UNKNOWN => self.with_plan(|plan, _| plan == SyncPlan::Commit),
+            plan => plan == SyncPlan::Commit as u8,
+        }
+    }
+
     /// Makes the directory entry durable, if the file was opened to be created. Its size is part of every sync.
     pub(crate) fn settle_entry(&self) -> SysResult<()> {
         if !self.new_entry.load(Ordering::Acquire) {

@@ -1,7 +1,8 @@
 #!/bin/bash
 # The tests in small virtual machines: builds the programs against the library of this tree, boots the cases, prints
 # "ok NAME" and "FAIL NAME". Exit status 77, and one line why, where nothing can run.
-#     check.sh [CASE...]       CASE: dax dax-cpu power crash errors
+#     check.sh [CASE...]       one of those named at the end; all of them if none is given
+# POWER_SEED, POWER_ROUNDS, POWER_POINTS, CRASH_BOOTS and ERRORS_SEED make other and longer tests of it.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -36,12 +37,38 @@ boot() {
 		echo "FAIL $name: the machine's exit status is $?" >>"$work/$name.out"
 }
 
+power() { boot "$1" -m 1200 -t 300 -e "seed=${POWER_SEED:-1}" -e "rounds=${POWER_ROUNDS:-3}" -e "points=${POWER_POINTS:-4}"; }
 case_dax() { boot dax -n 3 -d 64; }
 case_dax-cpu() { boot dax-cpu -n 3 -d 64 -p cpu; }
+case_power-ext4() { power power-ext4; }
+case_power-xfs() { power power-xfs; }
+case_power-btrfs() { power power-btrfs; }
+case_errors() { boot errors -e "seed=${ERRORS_SEED:-1}"; }
+
+# Ended at a random moment and booted again, over and over.
+case_crash() {
+	local cycle boots=${CRASH_BOOTS:-2} out=$work/crash.out dir=$work/crash last=0 options
+	mkdir -p "$dir"
+	: >"$out"
+	: >"$dir/reports"
+	for ((cycle = 0; cycle <= boots; cycle++)); do
+		options=(-k $((RANDOM % 1500)))
+		[ $cycle -lt "$boots" ] || last=1 options=()
+		"$here/run.sh" -c crash -b "$dir" -n 3 -d 128 -e cycle=$cycle -e last=$last "${options[@]}" "$here/cases/crash.sh" \
+			"$work"/bin/* "$dir/reports" >"$dir/out" 2>&1
+		[ $? = $((last ? 0 : 2)) ] || { cat "$dir/out"; echo "FAIL crash: boot $cycle went wrong"; } >>"$out"
+		grep -E '^(ext4|xfs|devdax)[^ ]* [0-9]' "$dir/out" >"$dir/reports"
+		grep -vE '^(ext4|xfs|devdax)[^ ]* [0-9]|^START|^END' "$dir/out" >>"$out"
+	done
+	for medium in ext4-dax xfs-dax ext4 devdax; do
+		grep -q "^ok .* reported on $medium is there" "$out" || echo "FAIL crash: nothing was reported on $medium" >>"$out"
+	done
+	rm -rf "$dir"
+}
 
 # Emulation uses one processor for each machine.
-cases=("${@:-dax}")
-[ $# -gt 0 ] || cases=(dax dax-cpu)
+cases=("$@")
+[ $# -gt 0 ] || cases=(crash power-btrfs power-ext4 power-xfs dax dax-cpu errors)
 for name in "${cases[@]}"; do
 	"case_$name" &
 	[ "$(jobs -rp | wc -l)" -lt "$(nproc)" ] || wait -n

@@ -28,7 +28,7 @@ appears() {
 	n=0
 	until [ -e "$1" ]; do
 		n=$((n + 1))
-		[ $n -lt 200 ] || die "$1 did not appear"
+		[ $n -lt 1000 ] || die "$1 did not appear"
 		usleep 20000
 	done
 }

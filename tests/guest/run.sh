@@ -12,15 +12,17 @@
 #     -m MIB    memory (default 768)
 #     -b DIR    keep the NVDIMMs' and the disk's contents in DIR; contents that are there are used, and $again says so
 #     -k MS     once the script has printed START, end the machine without warning, so many milliseconds later
+#     -e N=V    a variable for the script
 #     -t S      end the machine after so many seconds (default 120)
 # Exit status: 0 if the script came to its end (it reports failures by what it prints), 1 if not, 2 with -k, 77 if nothing
 # can run here.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-nvdimms=0 persistence=mem-ctrl disk=0 memory=768 keep='' kill='' limit=120 name=''
-while getopts c:n:p:d:m:b:k:t: option; do
+nvdimms=0 persistence=mem-ctrl disk=0 memory=768 keep='' kill='' limit=120 name='' variables=()
+while getopts c:e:n:p:d:m:b:k:t: option; do
 	case $option in
 	c) name=$OPTARG ;;
+	e) variables+=("$OPTARG") ;;
 	n) nvdimms=$OPTARG ;;
 	p) persistence=$OPTARG ;;
 	d) disk=$OPTARG ;;
@@ -62,7 +64,7 @@ if [ "$disk" -gt 0 ]; then
 	medium disk "$disk"
 	devices+=(-drive "file=$medium,format=raw,if=virtio,cache=writeback")
 fi
-printf 'case="%s"\nagain=%s\npersistence=%s\n' "$name" "$again" "$persistence" >"$work/tree/t/env"
+printf '%s\n' "case='$name'" again=$again persistence="$persistence" "${variables[@]}" >"$work/tree/t/env"
 (cd "$work/tree" && find . | "$cache/host/bin/busybox" cpio -o -H newc) >"$work/run.cpio" 2>/dev/null
 cat "$cache/base.cpio" "$work/run.cpio" >"$work/initrd"
 

@@ -1,0 +1,9 @@
+# Failing disks: blocks of a device-mapper device are made to fail and to work again under a mounted ext4.
+must modprobe -a dm_mod ext4
+must modprobe brd rd_nr=1 rd_size=32768
+must dmsetup --verifyudev create failing --table "0 65536 linear /dev/ram0 0"
+must mkfs.ext4 -q -F -b 4096 /dev/mapper/failing
+mkdir /mnt/failing
+must mount -t ext4 -o errors=continue /dev/mapper/failing /mnt/failing
+echo 0 >/proc/sys/vm/dirty_writeback_centisecs
+/t/errors $case /mnt/failing failing /dev/ram0 65536 $seed || bad "a test failed"
