@@ -39,6 +39,9 @@ pub(crate) fn strerror(code: Errno, text: &mut [u8]) -> &str {
 
 /// Looks at an environment variable; `None` when it is unset, or the program runs with privileges that its user has not.
 pub(crate) fn secure_env<T>(name: &CStr, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    if cfg!(miri) {
+        return None;
+    }
     // SAFETY: secure_getenv takes a C string, and what it returns stays valid until the environment is changed, which a
     // program with threads must not do.
     unsafe {
@@ -364,9 +367,13 @@ pub(crate) unsafe fn map_file(
     )
 }
 
-/// Memory of our own that is zero and takes no room until it is touched.
+/// Memory of our own that is zero and takes no room until it is touched, page by page.
 pub(crate) fn map_zeroed(len: usize) -> SysResult<usize> {
-    map(0, len, libc::PROT_READ | libc::PROT_WRITE, RESERVED, -1, 0)
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let addr = map(0, len, access, RESERVED, -1, 0)?;
+    // SAFETY: the advice changes no byte. Without it one touch may cost a huge page; a kernel that has none refuses.
+    unsafe { libc::madvise(addr as *mut _, len, libc::MADV_NOHUGEPAGE) };
+    Ok(addr)
 }
 
 // ---- durability ----------------------------------------------------------------------------------------------------

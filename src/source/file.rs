@@ -11,6 +11,7 @@ use super::device::{self, DeviceDax, Path};
 use crate::error::{Error, Name, Result};
 use crate::granularity::Granularity;
 use crate::mem::{self, Shared, lock};
+use crate::persist::arch;
 use crate::persist::log::Log;
 use crate::sys::{self, Errno, SysResult};
 
@@ -334,6 +335,8 @@ impl OpenFile {
         Ok(match Granularity::forced() {
             Some(forced) => forced,
             None if !synchronous => Granularity::Page,
+            // A processor whose cache lines this library cannot write back.
+            None if arch::facts().write_back() == arch::WriteBack::None => Granularity::Page,
             None if self.caches_survive.load(Ordering::Relaxed) => Granularity::Byte,
             None => Granularity::CacheLine,
         })

@@ -68,9 +68,12 @@ printf '%s\n' "case='$name'" again=$again persistence="$persistence" "${variable
 (cd "$work/tree" && find . | "$cache/host/bin/busybox" cpio -o -H newc) >"$work/run.cpio" 2>/dev/null
 cat "$cache/base.cpio" "$work/run.cpio" >"$work/initrd"
 
+# The machine does not outlive this script, however that ends.
+with_us=(setpriv --pdeathsig KILL)
+command -v setpriv >/dev/null || with_us=()
 : >"$work/out"
 LD_LIBRARY_PATH=$cache/host/usr/lib/x86_64-linux-gnu:$cache/host/lib/x86_64-linux-gnu \
-	"$cache/host/usr/bin/qemu-system-x86_64" -L "$cache/host/usr/share/qemu" -L "$cache/host/usr/share/seabios" \
+	"${with_us[@]}" "$cache/host/usr/bin/qemu-system-x86_64" -L "$cache/host/usr/share/qemu" -L "$cache/host/usr/share/seabios" \
 	-nodefaults -no-user-config -display none -no-reboot -accel tcg -cpu max \
 	-machine "q35,hpet=off,nvdimm=on,nvdimm-persistence=$persistence" -m "${memory}M,slots=8,maxmem=64G" \
 	-kernel "$cache/vmlinux" -initrd "$work/initrd" \
