@@ -3,10 +3,9 @@
 //! A flush sets bits in the [log](super::log) of the address space. A drain takes the bits out, turns them into segments of
 //! files and syncs those in the way that suits the file system. What it took is *in flight* until then: every later drain
 //! waits for it, since a drain returns when everything that was flushed before it is durable. While pages of a file are in
-//! flight, drains with further pages of it wait and go together in one sync once the one before is through, where the file
-//! system makes several ranges durable by one commit: started together and committed once, eight pages cost the device a
-//! quarter to nine tenths of what eight threads pay that sync one each (docs/performance.md). Different files, and files on
-//! other file systems, are synced side by side.
+//! flight, drains with pages near to them wait and go together in one sync once the one before is through, where the file
+//! system makes several ranges durable by one commit. Distant pages, different files, and files on other file systems are
+//! synced side by side.
 //!
 //! Locks: the set's lock (which parts are where) before this module's; system calls are made under neither.
 
@@ -20,6 +19,11 @@ use crate::mem::{Shared, lock};
 use crate::persist::log::Log;
 use crate::source::{Mapped, OpenFile, SyncPlan};
 use crate::sys::{self, Errno};
+
+/// Pages of a file closer than this (in bytes) to some that are in flight are synced together with their like. Eight pages
+/// 64 KiB apart cost a disk a quarter to a half of what eight threads pay that sync one each; eight pages 8 MiB apart cost
+/// the same either way, and then it is better not to wait (benches/drains.c).
+const NEAR: usize = 512 << 10;
 
 /// So many batches at once are waited for one by one; what is beyond them shares a verdict.
 const WATCHED: usize = 16;
@@ -39,7 +43,7 @@ unsafe impl Send for Segment {}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Waits until the sync of the same files that is in flight is through; the drain that began it will run it.
+    /// Waits until what is in flight near to it is through; the drain that began it will run it.
     Queued,
     InFlight,
     Done,
@@ -61,8 +65,6 @@ struct BatchState {
     took: Duration,
     /// Extents (address, end) of the segments, kept while they are being synced; one for all when there are many.
     extents: Vec<(usize, usize)>,
-    /// The files of the segments, as addresses to compare.
-    files: Vec<usize>,
     result: Result<()>,
 }
 
@@ -246,10 +248,10 @@ impl Engine {
         result
     }
 
-    /// Waits until no file of the queue is in flight, then runs it.
+    /// Waits until nothing near to the queue is in flight, then runs it.
     fn run_queue(&self, queue: &Shared<Batch>) -> Result<()> {
         let mut state = lock(&self.state);
-        let mut before = state.recent.as_ref().map(|(batch, _)| batch.clone());
+        let mut before = state.recent_group().cloned();
         loop {
             let patience = state.patience;
             drop(state);
@@ -265,7 +267,7 @@ impl Engine {
                 state
                     .active
                     .iter()
-                    .find(|b| !Shared::same(b, queue) && lock(&b.state).shares_file(&q.files))
+                    .find(|b| !Shared::same(b, queue) && lock(&b.state).is_near(&q.extents))
                     .cloned()
             };
             let Some(blocker) = blocker else {
@@ -287,9 +289,6 @@ impl Engine {
     /// the queue, short beside the sync that this saves; whether they did, if there were any to wait for.
     fn let_join(&self, queue: &Batch, before: &Batch, patience: u32) -> Option<bool> {
         let expected = before.drains.load(Ordering::Relaxed);
-        if expected == 1 {
-            return None;
-        }
         let took = lock(&before.state).took;
         let mut joined = queue.drains.load(Ordering::Relaxed);
         if joined > expected {
@@ -308,7 +307,7 @@ impl Engine {
                 until = now + took / 8;
             }
         }
-        Some(joined > expected / 2)
+        Some(joined * 2 > expected + 1)
     }
 
     /// Waits for all batches from a number on that are active now.
@@ -387,18 +386,20 @@ fn sort_out(
 
 /// Whether a segment is better synced together with others once what is in flight is through.
 fn must_queue(state: &State, segment: &Segment) -> bool {
-    let file = [Shared::id(&segment.file)];
-    let shares = |b: &Shared<Batch>| lock(&b.state).shares_file(&file);
-    let in_flight = state.active.iter().any(shares);
-    // The first to come back from a batch of many: the others are right behind.
-    let just_done = || {
-        state.recent.as_ref().is_some_and(|(b, when)| {
-            b.drains.load(Ordering::Relaxed) > 1
-                && shares(b)
-                && when.elapsed() < lock(&b.state).took * state.patience / 8
-        })
-    };
-    (in_flight || just_done()) && segment.file.commits_together()
+    let extent = [(segment.addr, segment.addr + segment.len)];
+    let near = |b: &Shared<Batch>| lock(&b.state).is_near(&extent);
+    (state.active.iter().any(near) || state.recent_group().is_some_and(near))
+        && segment.file.commits_together()
+}
+
+impl State {
+    /// The batch of several drains that was done a moment ago: the first of them to come back has the others right behind.
+    fn recent_group(&self) -> Option<&Shared<Batch>> {
+        let (batch, when) = self.recent.as_ref()?;
+        let fresh = batch.drains.load(Ordering::Relaxed) > 1
+            && when.elapsed() < lock(&batch.state).took * self.patience / 8;
+        fresh.then_some(batch)
+    }
 }
 
 /// The queue, begun if there is none.
@@ -418,16 +419,16 @@ fn push_queued(queue: &mut BatchState, segment: Segment) -> Result<()> {
 }
 
 impl BatchState {
-    fn shares_file(&self, files: &[usize]) -> bool {
-        self.files.iter().any(|f| files.contains(f))
+    fn is_near(&self, extents: &[(usize, usize)]) -> bool {
+        self.extents.iter().any(|a| {
+            extents
+                .iter()
+                .any(|b| a.0 < b.1.saturating_add(NEAR) && b.0 < a.1.saturating_add(NEAR))
+        })
     }
 
     /// Notes where a segment is.
     fn note(&mut self, segment: &Segment) -> Result<()> {
-        let file = Shared::id(&segment.file);
-        if !self.files.contains(&file) {
-            crate::mem::try_push(&mut self.files, file)?;
-        }
         add_extent(
             &mut self.extents,
             (segment.addr, segment.addr + segment.len),
@@ -462,7 +463,6 @@ fn register(state: &mut State, segments: &mut Vec<Segment>, phase: Phase) -> Res
             segments: Vec::new(),
             took: Duration::ZERO,
             extents: Vec::new(),
-            files: Vec::new(),
             result: Ok(()),
         }),
         done: Condvar::new(),
