@@ -235,33 +235,17 @@ impl Log {
 
     /// Puts a range back whose sync has failed.
     pub(crate) fn put_back(&self, addr: usize, len: usize) {
+        self.lose(addr, len);
+        self.record(addr, len);
+    }
+
+    /// Marks the pages of a range as lost, recorded or not.
+    pub(crate) fn lose(&self, addr: usize, len: usize) {
         let (lo, hi) = self.span(addr, len);
         for word in lo / 64..words(hi) {
             self.lost[word].fetch_or(mask(word, lo, hi), Ordering::SeqCst);
         }
         self.any_lost.store(true, Ordering::SeqCst);
-        self.record(addr, len);
-    }
-
-    /// Marks what is recorded in a range as lost; whether there is anything.
-    pub(crate) fn recorded_is_lost(&self, addr: usize, len: usize) -> bool {
-        if self.is_empty() {
-            return false;
-        }
-        let (lo, hi) = self.span(addr, len);
-        let mut any = false;
-        let mut from = lo;
-        while let Some(page) = self.find(0, from).filter(|page| *page < hi) {
-            let word = page / 64;
-            let bits = self.levels[0][word].load(Ordering::SeqCst) & mask(word, page, hi);
-            if bits != 0 {
-                self.lost[word].fetch_or(bits, Ordering::SeqCst);
-                self.any_lost.store(true, Ordering::SeqCst);
-                any = true;
-            }
-            from = word * 64 + 64;
-        }
-        any
     }
 
     /// The runs of lost pages in a range, until `visit` says false; whether it never did.
@@ -390,8 +374,9 @@ mod tests {
         let log = Log::new(base, size).unwrap();
         log.record(base + 3 * p, p);
         log.record(base + 100 * p, 2 * p);
-        assert!(log.recorded_is_lost(base + 64 * p, 900 * p));
-        assert!(!log.recorded_is_lost(base + 200 * p, p));
+        assert!(log.has_recorded(base + 64 * p, 900 * p));
+        assert!(!log.has_recorded(base + 200 * p, p));
+        log.lose(base + 100 * p, 2 * p);
         let mut lost = Vec::new();
         log.each_lost(base, size, |a, l| {
             lost.push((a, l));

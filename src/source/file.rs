@@ -145,6 +145,21 @@ impl Mapped {
     }
 }
 
+impl Mapped {
+    /// A sync of the file has failed.
+    fn lost(&self, errno: Errno) {
+        let Some(log) = self.log else {
+            return;
+        };
+        // SAFETY: a set's logs outlive its parts.
+        let log = unsafe { log.as_ref() };
+        log.lose(self.start, self.len);
+        if log.has_recorded(self.start, self.len) {
+            self.owed.store(errno, Ordering::Release);
+        }
+    }
+}
+
 /// A sync under way, to be ended by [`OpenFile::end_sync`].
 pub(crate) struct Ticket {
     number: u64,
@@ -420,6 +435,9 @@ impl OpenFile {
             next.links.set((part, next.links.get().1));
         }
         health.first = part;
+        if health.failures > 0 {
+            part.lost(health.errno);
+        }
     }
 
     /// A part is about to be freed.
@@ -454,9 +472,9 @@ impl OpenFile {
     }
 
     /// After them: the verdict. The kernel reports a lost write once for each time the file was opened, to whichever sync
-    /// asks first; so a failure of any sync that ran at the same time counts, and everything that is recorded and waits
-    /// for its own sync is marked as lost and owed a report. To hear of such a failure this waits for the syncs of the
-    /// file that are still running.
+    /// asks first; so a failure of any sync that ran at the same time counts, and every page of every part of the file may
+    /// be lost, also one that was stored to and not flushed yet. What is recorded is owed a report. To hear of such a
+    /// failure this waits for the syncs of the file that are still running.
     pub(crate) fn end_sync(&self, ticket: Ticket, result: SysResult<()>) -> SysResult<()> {
         let mut health = lock(&self.health);
         if let Err(errno) = result {
@@ -465,12 +483,7 @@ impl OpenFile {
             let mut part = health.first;
             // SAFETY: as in `added`.
             while let Some(p) = unsafe { part.as_ref() } {
-                if let Some(log) = p.log {
-                    // SAFETY: a set's logs outlive its parts.
-                    if unsafe { log.as_ref() }.recorded_is_lost(p.start, p.len) {
-                        p.owed.store(errno, Ordering::Release);
-                    }
-                }
+                p.lost(errno);
                 part = p.links.get().1;
             }
         }

@@ -24,6 +24,12 @@ check() {
 		cat /tmp/check
 	fi
 }
+# tests COMMAND...: a program that says itself how its tests went; dying is one more failure.
+tests() {
+	"$@"
+	status=$?
+	[ $status -le 1 ] || bad "$1: exit status $status"
+}
 appears() {
 	n=0
 	until [ -e "$1" ]; do

@@ -13,10 +13,10 @@ nvdimm devdax
 must mkfs.ext4 -q -F /dev/vda
 must mount -t ext4 /dev/vda /mnt/page
 
-/t/fsdax "$case, ext4-dax" /mnt/ext4 $g /mnt/page 2 || bad "ext4-dax"
-/t/fsdax "$case, xfs-dax" /mnt/xfs $g /mnt/ext4 $g || bad "xfs-dax"
-/t/fsdax "$case, ext4 on a disk" /mnt/page 2 || bad "ext4 on a disk"
-/t/devdax "$case, devdax" $dev $g /mnt/ext4 || bad devdax
+tests /t/fsdax "$case, ext4-dax" /mnt/ext4 $g /mnt/page 2
+tests /t/fsdax "$case, xfs-dax" /mnt/xfs $g /mnt/ext4 $g
+tests /t/fsdax "$case, ext4 on a disk" /mnt/page 2
+tests /t/devdax "$case, devdax" $dev $g /mnt/ext4
 
 # The control of the regions is read-only here, since the emulated platform has nothing to flush.
 dd if=/dev/zero of=/mnt/ext4/deep bs=64k count=1 2>/dev/null

@@ -6,4 +6,4 @@ must mkfs.ext4 -q -F -b 4096 /dev/mapper/failing
 mkdir /mnt/failing
 must mount -t ext4 -o errors=continue /dev/mapper/failing /mnt/failing
 echo 0 >/proc/sys/vm/dirty_writeback_centisecs
-/t/errors $case /mnt/failing failing /dev/ram0 65536 $seed || bad "a test failed"
+tests /t/errors $case /mnt/failing failing /dev/ram0 65536 $seed
