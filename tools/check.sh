@@ -196,6 +196,10 @@ step_valgrind() {
 	done <tests-c/contract/valgrind.list
 }
 
+step_loom() { script "loom" tests/loom.sh; }
+
+step_tsan() { script "tsan" tests-c/tsan/tsan.sh; }
+
 step_guest() { script "guest" tests/guest/check.sh; }
 
 step_fuzz() {
@@ -206,7 +210,7 @@ step_fuzz() {
 title setup
 if .ci/setup; then
 	echo "ok setup"
-	for step in ${CHECK:-fmt clippy rust build header scripts man examples contract valgrind fuzz guest}; do
+	for step in ${CHECK:-fmt clippy rust build header scripts man examples contract valgrind fuzz loom tsan guest}; do
 		title "$step"
 		"step_$step"
 	done

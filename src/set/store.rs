@@ -135,13 +135,7 @@ impl Set {
         flags: Flags,
     ) -> Result<()> {
         let core = self.core();
-        let granularity = match self.granularity() {
-            Ok(granularity) => granularity,
-            Err(e) => {
-                core.unreported.keep(e);
-                return Err(e);
-            }
-        };
+        let granularity = self.granularity()?;
         if core.is_observed() {
             self.tell_copy(dest, what, len, flags);
         }
@@ -359,8 +353,10 @@ impl Core {
                 _ => at = self.start_above(at),
             }
         }
-        self.drain_page(Some((addr, end)))
-            .map_err(|e| Error::DeepFlush(addr, e.errno().unwrap_or(libc::EIO)))
+        self.drain_page(Some((addr, end))).map_err(|e| match e {
+            Error::OutOfMemory(_) => e,
+            e => Error::DeepFlush(addr, e.errno().unwrap_or(libc::EIO)),
+        })
     }
 
     fn deep_flush_direct(&self, granularity: Granularity, addr: usize, len: usize) -> Result<()> {
