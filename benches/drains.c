@@ -1,220 +1,227 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Drains at PAGE granularity against the bare system calls, in pairs: every round times both on the same file, one after
- * the other, so that a drifting disk hits both alike.
+ * Drains at PAGE granularity against the bare system calls and, if there is one, against another library: all on the same
+ * file, each through a mapping of its own.
  *
- * usage: drains DIR [ROUNDS]
- * Prints for each case the median microseconds an operation of the bare calls and of the library, and the median of the
- * ratios of the rounds (library / bare).
+ * usage: drains -l LIBRARY [-p PEER] [-r ROUNDS] DIR
+ * DIR should be on a disk. Prints rows as bench.h says, in microseconds an operation.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
 
-#include <libpmemset.h>
+#include "bench.h"
 
 #define SIZE ((size_t)64 << 20)
 #define PAGES 64
 #define THREADS 8
 #define EACH 100
 
-static struct pmemset *set;
-static char *mem;
-static size_t page;
+/* One way of making bytes durable: a library with its set, or neither. */
+struct one {
+	struct lib *lib;
+	struct pmemset *set;
+	char *mem;
+};
+static struct one ones[WAYS];
 
-static void die(const char *what)
+static void sync_bare(const struct one *o, size_t at, size_t len)
 {
-	fprintf(stderr, "drains: %s: %s (%s)\n", what, pmemset_errormsg(), strerror(errno));
-	exit(1);
+	if (msync(o->mem + at, len, MS_SYNC))
+		give_up("msync");
+}
+static void flush(const struct one *o, size_t at)
+{
+	OK(o->lib, flush(o->set, o->mem + at, 64));
+}
+static void drain(const struct one *o)
+{
+	OK(o->lib, drain(o->set));
 }
 
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
-}
-
-static void sync_bare(char *p, size_t len)
-{
-	if (msync(p, len, MS_SYNC))
-		die("msync");
-}
-
-/* 64 scattered pages: flushes and a drain against one msync over all */
-static double scattered(int bare, int copy, int round)
+/* 64 scattered pages: flushes and a drain against one msync over all. */
+static double scattered(const struct one *o, int copy, int round)
 {
 	static const char text[64] = "x";
 	double t;
 	if (!copy)
-		for (int i = 0; i < PAGES; i++)
-			mem[(size_t)i * (SIZE / PAGES)] = (char)(round + i);
+		for (size_t i = 0; i < PAGES; i++)
+			o->mem[i * (SIZE / PAGES)] = (char)(round + (int)i);
 	t = now();
-	for (int i = 0; i < PAGES; i++) {
-		char *p = mem + (size_t)i * (SIZE / PAGES);
-		if (copy && bare)
-			memcpy(p, text, sizeof(text));
+	for (size_t i = 0; i < PAGES; i++) {
+		size_t at = i * (SIZE / PAGES);
+		if (copy && o->lib)
+			o->lib->memcpy(o->set, o->mem + at, (void *)text, sizeof(text), PMEMSET_F_MEM_NODRAIN);
 		else if (copy)
-			pmemset_memcpy(set, p, (void *)text, sizeof(text), PMEMSET_F_MEM_NODRAIN);
-		else if (!bare && pmemset_flush(set, p, 64))
-			die("flush");
+			memcpy(o->mem + at, text, sizeof(text));
+		else if (o->lib)
+			flush(o, at);
 	}
-	if (bare)
-		sync_bare(mem, SIZE);
-	else if (pmemset_drain(set))
-		die("drain");
+	if (o->lib)
+		drain(o);
+	else
+		sync_bare(o, 0, SIZE);
 	return now() - t;
 }
-static double flushes(int bare, int round) { return scattered(bare, 0, round); }
-static double copies(int bare, int round) { return scattered(bare, 1, round); }
+static double flushes(const struct one *o, int round) { return scattered(o, 0, round); }
+static double copies(const struct one *o, int round) { return scattered(o, 1, round); }
 
-/* 8 flushes and a drain beside 64 MiB that nobody flushed, against 8 msyncs */
-static double beside(int bare, int round)
+/* 8 flushes and a drain beside 64 MiB that nobody flushed, against 8 msyncs. */
+static double beside(const struct one *o, int round)
 {
 	double t;
-	for (size_t o = 0; o < SIZE; o += page)
-		mem[o] = (char)round;
+	for (size_t at = 0; at < SIZE; at += bench.page)
+		o->mem[at] = (char)round;
 	t = now();
-	for (int i = 0; i < 8; i++) {
-		char *p = mem + (size_t)i * (SIZE / 8);
-		if (bare)
-			sync_bare(p, page);
-		else if (pmemset_flush(set, p, 64))
-			die("flush");
+	for (size_t i = 0; i < 8; i++) {
+		if (o->lib)
+			flush(o, i * (SIZE / 8));
+		else
+			sync_bare(o, i * (SIZE / 8), bench.page);
 	}
-	if (!bare && pmemset_drain(set))
-		die("drain");
+	if (o->lib)
+		drain(o);
 	t = now() - t;
-	sync_bare(mem, SIZE);
+	sync_bare(o, 0, SIZE);
 	return t;
 }
 
-static double one(int bare, int round)
+static double persist_one(const struct one *o, int round)
 {
 	double t = 0;
-	for (int i = 0; i < 20; i++) {
-		char *p = mem + (size_t)(i * 37) * page;
+	for (size_t i = 0; i < 20; i++) {
+		size_t at = i * 37 * bench.page;
 		double from;
-		*p = (char)round;
+		o->mem[at] = (char)round;
 		from = now();
-		if (bare)
-			sync_bare(p, page);
-		else if (pmemset_persist(set, p, 64))
-			die("persist");
+		if (o->lib)
+			OK(o->lib, persist(o->set, o->mem + at, 64));
+		else
+			sync_bare(o, at, bench.page);
 		t += now() - from;
 	}
 	return t / 20;
 }
 
-struct job { int bare, id; size_t step, stride; };
+/* What a drain costs that has nothing to do, and a flush that finds its page recorded already. */
+static double idle(const struct one *o, int round)
+{
+	double t = now();
+	(void)round;
+	if (o->lib == NULL)
+		return NAN;
+	for (int i = 0; i < 1000; i++)
+		drain(o);
+	return (now() - t) / 1000;
+}
+static double again(const struct one *o, int round)
+{
+	double t;
+	if (o->lib == NULL)
+		return NAN;
+	o->mem[0] = (char)round;
+	flush(o, 0);
+	t = now();
+	for (int i = 0; i < 100; i++)
+		flush(o, 0);
+	t = now() - t;
+	drain(o);
+	return t / 100;
+}
+
+struct job { const struct one *o; size_t id, step, stride; };
 static void *work(void *arg)
 {
 	struct job *j = arg;
-	for (int i = 0; i < EACH; i++) {
-		char *p = mem + (size_t)j->id * j->step + (size_t)i * j->stride;
-		*p = (char)(i + 1 + j->bare);
-		if (j->bare)
-			sync_bare(p, page);
-		else if (pmemset_flush(set, p, 64) || pmemset_drain(set))
-			die("flush and drain");
+	for (size_t i = 0; i < EACH; i++) {
+		size_t at = j->id * j->step + i * j->stride;
+		j->o->mem[at]++;
+		if (j->o->lib) {
+			flush(j->o, at);
+			drain(j->o);
+		} else {
+			sync_bare(j->o, at, bench.page);
+		}
 	}
 	return NULL;
 }
-static double threads(int bare, size_t step, size_t stride)
+static double threads(const struct one *o, size_t step, size_t stride)
 {
 	pthread_t th[THREADS];
 	struct job job[THREADS];
 	double t = now();
-	for (int i = 0; i < THREADS; i++) {
-		job[i] = (struct job){ bare, i, step, stride };
-		if (pthread_create(&th[i], NULL, work, &job[i]))
-			die("pthread_create");
+	for (size_t i = 0; i < THREADS; i++) {
+		job[i] = (struct job){ o, i, step, stride };
+		errno = pthread_create(&th[i], NULL, work, &job[i]);
+		if (errno)
+			give_up("pthread_create");
 	}
 	for (int i = 0; i < THREADS; i++)
 		pthread_join(th[i], NULL);
 	return (now() - t) / (THREADS * EACH);
 }
-static double apart(int bare, int round) { (void)round; return threads(bare, SIZE / THREADS, page); }
-static double block(int bare, int round) { (void)round; return threads(bare, page, 8 * page); }
-
-static int cmp(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return x < y ? -1 : x > y;
-}
-static double median(double *v, int n)
-{
-	qsort(v, (size_t)n, sizeof(*v), cmp);
-	return v[n / 2];
-}
+static double apart(const struct one *o, int round) { (void)round; return threads(o, SIZE / THREADS, bench.page); }
+static double block(const struct one *o, int round) { (void)round; return threads(o, bench.page, 8 * bench.page); }
 
 int main(int argc, char **argv)
 {
-	static const struct { const char *name; double (*run)(int, int); } cases[] = {
-		{ "64 scattered flushes + drain / one msync over all", flushes },
-		{ "64 scattered NODRAIN copies + drain / the same", copies },
-		{ "8 flushes + drain beside 64 MiB / 8 msyncs", beside },
-		{ "persist 64 B / msync", one },
-		{ "8 threads, pages far apart / msync each", apart },
-		{ "8 threads, one block / msync each", block },
+	static const struct { const char *name; double (*run)(const struct one *, int); struct bar bar; } cases[] = {
+		{ "64 scattered flushes and a drain / one msync over all", flushes, LIMIT_BAR(0.9) },
+		{ "64 scattered NODRAIN copies and a drain / the same", copies, LIMIT_BAR(0.9) },
+		{ "8 flushes and a drain beside 64 MiB dirty / 8 msyncs", beside, LIMIT_BAR(0.7) },
+		{ "persist of 64 bytes / msync", persist_one, LIMIT_BAR(1.15) },
+		{ "8 threads, pages far apart / msync each", apart, LIMIT_BAR(1 / 0.95) },
+		{ "8 threads, pages of one 32 KiB block / msync each", block, LIMIT_BAR(1 / 1.4) },
+		{ "drain with nothing to do", idle, NO_BAR },
+		{ "flush of a page that is recorded already", again, NO_BAR },
 	};
+	static struct samples s;
 	char path[4096];
-	int rounds = argc > 2 ? atoi(argv[2]) : 9;
-	struct pmemset_config *cfg;
-	struct pmemset_source *src;
-	struct pmemset_part *part;
-	struct pmemset_part_descriptor desc;
 	int fd;
 
-	if (argc < 2 || rounds < 1 || rounds > 1000) {
-		fprintf(stderr, "usage: drains DIR [ROUNDS]\n");
-		return 2;
+	bench_start(argc, argv);
+	unsetenv("PMEM2_FORCE_GRANULARITY");
+	fd = make_file(path, sizeof(path), "drains", SIZE, 1);
+	ones[BARE].mem = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (ones[BARE].mem == MAP_FAILED)
+		give_up("mmap");
+	for (int w = OURS; w <= PEER; w++) {
+		struct pmemset_source *src;
+		struct pmemset_part_descriptor desc;
+		struct one *o = &ones[w];
+		if (bench.path[w] == NULL)
+			continue;
+		o->lib = open_lib(w);
+		o->set = new_set(o->lib, PMEM2_GRANULARITY_PAGE);
+		OK(o->lib, source_from_file(&src, path));
+		if (map_part(o->lib, o->set, src, 0, SIZE, &desc))
+			give_up_lib(o->lib, "map");
+		OK(o->lib, source_delete(&src));
+		o->mem = desc.addr;
 	}
-	page = (size_t)sysconf(_SC_PAGESIZE);
-	snprintf(path, sizeof(path), "%s/drains.%d", argv[1], (int)getpid());
-	fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
-	if (fd < 0 || posix_fallocate(fd, 0, (off_t)SIZE))
-		die(path);
-	if (pmemset_config_new(&cfg) ||
-	    pmemset_config_set_required_store_granularity(cfg, PMEM2_GRANULARITY_PAGE) || pmemset_new(&set, cfg) ||
-	    pmemset_source_from_file(&src, path) || pmemset_part_new(&part, set, src, 0, SIZE) ||
-	    pmemset_part_map(&part, NULL, &desc))
-		die("set-up");
 	unlink(path);
-	mem = desc.addr;
-	memset(mem, 1, SIZE);
-	sync_bare(mem, SIZE);
+	for (int w = 0; w < WAYS; w++)
+		if (ones[w].mem)
+			memset(ones[w].mem, 1, SIZE);
+	sync_bare(&ones[BARE], 0, SIZE);
 
-	printf("%-52s %10s %10s %8s\n", "case", "bare us", "ours us", "ratio");
 	for (size_t c = 0; c < sizeof(cases) / sizeof(*cases); c++) {
-		double *v = calloc((size_t)rounds * 3, sizeof(*v));
-		if (v == NULL)
-			die("calloc");
-		for (int r = -1; r < rounds; r++) {
-			/* who goes first takes turns; the first round warms up */
-			double t[2];
-			t[r & 1] = cases[c].run(r & 1, r);
-			t[!(r & 1)] = cases[c].run(!(r & 1), r);
-			if (r < 0)
-				continue;
-			v[r] = t[1];
-			v[rounds + r] = t[0];
-			v[2 * rounds + r] = t[0] / t[1];
-		}
-		printf("%-52s %10.1f %10.1f %8.2f\n", cases[c].name, median(v, rounds), median(v + rounds, rounds),
-			median(v + 2 * rounds, rounds));
-		fflush(stdout);
-		free(v);
+		clear_samples(&s);
+		/* the first round warms up */
+		for (int r = -1; r < bench.rounds; r++)
+			for (int k = 0; k < WAYS; k++) {
+				int w = (k + r + WAYS) % WAYS;
+				double t;
+				if (ones[w].mem == NULL)
+					continue;
+				t = cases[c].run(&ones[w], r * WAYS + k) / 1e3;
+				if (r >= 0)
+					s.v[w][r] = t;
+			}
+		row("page", cases[c].name, "us", &s, bench.rounds, cases[c].bar);
 	}
-	if (pmemset_delete(&set) || pmemset_source_delete(&src) || pmemset_config_delete(&cfg))
-		die("delete");
+	for (int w = OURS; w <= PEER; w++)
+		if (ones[w].lib)
+			OK(ones[w].lib, delete(&ones[w].set));
 	close(fd);
 	return 0;
 }
