@@ -399,11 +399,13 @@ int main(int argc, char **argv)
 		row("parts", named("map, N = %zu, per part", n), "ns", &s[MAP], rounds, LIMIT_BAR(1.4));
 		row("parts", named("look up and drop, N = %zu", n), "ns", &s[LOOK], rounds, PEER_BAR(0.125));
 		row("parts", named("look up and drop, N = %zu, 2 threads", n), "ns", &s[LOOK2], rounds, NO_BAR);
+		/* judged only where a second processor was free: where two threads of the bare machine gain something */
 		clear_samples(&ratio);
 		for (int w = 0; w < WAYS; w++)
 			for (int r = 0; r < rounds; r++)
 				ratio.v[w][r] = s[LOOK2].v[w][r] / s[LOOK].v[w][r];
-		row("parts", named("look up and drop, N = %zu, 2 threads / 1", n), "ratio", &ratio, rounds, OURS_BAR(0.6));
+		row("parts", named("look up and drop, N = %zu, 2 threads / 1", n), "ratio", &ratio, rounds,
+			median(ratio.v[BARE], rounds) < 0.6 ? OURS_BAR(0.6) : NO_BAR);
 		row("parts", named("first and next, N = %zu, per step", n), "ns", &s[STEP], rounds, PEER_BAR(sizes[i].step));
 		row("parts", named("delete the set, N = %zu, per part", n), "ns", &s[DELETE], rounds, LIMIT_BAR(1.2));
 	}
