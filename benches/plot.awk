@@ -14,6 +14,12 @@ function text(s) {
 	return s
 }
 
+BEGIN {
+	title["line"] = "persisting at CACHE_LINE granularity"
+	title["byte"] = "persisting at BYTE granularity"
+	title["parts"] = "placing, finding and removing parts"
+	title["page"] = "persisting at PAGE granularity"
+}
 /^#/ { facts = facts (facts == "" ? "" : "; ") substr($0, 3); next }
 $1 == "table" || $4 == "-" || $4 <= 0 || $5 == "-" { next }
 $3 == "ratio" { next }
@@ -70,7 +76,7 @@ END {
 	for (i = 1; i <= n; i++) {
 		if (table[i] != table[i - 1]) {
 			y += ROW
-			printf "<text x=\"10\" y=\"%d\" font-weight=\"bold\">%s</text>\n", y - 4, text(table[i])
+			printf "<text x=\"10\" y=\"%d\" font-weight=\"bold\">%s</text>\n", y - 4, text(title[table[i]])
 		}
 		y += ROW
 		printf "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>\n", LEFT - 10, y - 4, text(name[i])

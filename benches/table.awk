@@ -15,6 +15,12 @@ function ratio(x) {
 	return x == "-" ? x : sprintf("%.2f", x)
 }
 
+BEGIN {
+	title["line"] = "persisting at CACHE_LINE granularity"
+	title["byte"] = "persisting at BYTE granularity"
+	title["parts"] = "placing, finding and removing parts"
+	title["page"] = "persisting at PAGE granularity"
+}
 /^#/ { print; next }
 $1 == "table" {
 	printf "# medians of the rounds; ratios are medians of the rounds' ratios; limit is the bare machine\n"
@@ -23,11 +29,7 @@ $1 == "table" {
 {
 	if ($1 != table) {
 		table = $1
-		title["line"] = "persisting at CACHE_LINE granularity"
-		title["byte"] = "persisting at BYTE granularity"
-		title["parts"] = "placing, finding and removing parts"
-		title["page"] = "persisting at PAGE granularity"
-		printf "\n%-55s %-6s %10s %10s %10s %7s %7s  %-17s %s\n", table in title ? title[table] : table, "unit", "limit", \
+		printf "\n%-55s %-6s %10s %10s %10s %7s %7s  %-17s %s\n", title[table], "unit", "limit", \
 			"ours", "peer", "/limit", "/peer", "bar", "met"
 	}
 	printf "%-55s %-6s %10s %10s %10s %7s %7s  %-17s %s\n", $2, $3, number($4), number($5), number($6), ratio($7), \
