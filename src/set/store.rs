@@ -353,10 +353,11 @@ impl Core {
                 _ => at = self.start_above(at),
             }
         }
-        self.drain_page(Some((addr, end))).map_err(|e| match e {
-            Error::OutOfMemory(_) => e,
-            e => Error::DeepFlush(addr, e.errno().unwrap_or(libc::EIO)),
-        })
+        self.drain_page(Some((addr, end)))
+            .map_err(|e| match e.errno() {
+                Some(libc::ENOMEM) => e,
+                errno => Error::DeepFlush(addr, errno.unwrap_or(libc::EIO)),
+            })
     }
 
     fn deep_flush_direct(&self, granularity: Granularity, addr: usize, len: usize) -> Result<()> {
