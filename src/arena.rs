@@ -5,6 +5,10 @@
 //! needs, and mapping is one system call over the reservation. A place that is freed joins the free places beside it.
 //! The reservation asks for no MADV_DONTDUMP: memory that was never touched is not dumped, and a freed place would have
 //! to be marked again, with a further system call, to become one range with its neighbours.
+//!
+//! Or the address space is [lent](lent::Lent) by the program: then it is one piece, filled from its start.
+
+mod lent;
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,8 +16,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::error::{Error, Result};
 use crate::mem;
 use crate::persist::log::{self, Log};
+use crate::pmem2::Map;
 use crate::set::index::{Locked, Tree};
 use crate::sys;
+pub(crate) use lent::Lent;
 
 const GIB: usize = 1 << 30;
 /// A set's first reservation, unless its parts are large or the address space is small.
@@ -78,6 +84,10 @@ pub(crate) struct Arena {
     /// Ranges within the pieces that may be somebody else's.
     abandoned: Vec<(usize, usize)>,
     leaked: bool,
+    /// Whose address space it is, when it is the program's.
+    lent: Option<Lent>,
+    /// Mappings in it that could not be ended.
+    left: Vec<Option<Map>>,
 }
 
 impl Arena {
@@ -88,7 +98,46 @@ impl Arena {
             current: 0,
             abandoned: Vec::new(),
             leaked: false,
+            lent: None,
+            left: Vec::new(),
         })
+    }
+
+    /// An arena in a libpmem2 reservation of the program's.
+    ///
+    /// # Safety
+    /// As for [`Reservation::new`](crate::pmem2::Reservation::new), for the life of the arena.
+    pub(crate) unsafe fn new_lent(reservation: usize) -> Result<Self> {
+        // SAFETY: as the caller promises.
+        let lent = unsafe { Lent::new(reservation)? };
+        Ok(Arena {
+            lent: Some(lent),
+            ..Arena::new()?
+        })
+    }
+
+    /// What the arena has been lent, if it is not the set's own.
+    pub(crate) fn lent(&self) -> Option<&Lent> {
+        self.lent.as_ref()
+    }
+
+    /// Makes room for mappings that may have to be [left](Self::leave).
+    pub(crate) fn reserve_left(&mut self, count: usize) -> Result<()> {
+        self.left
+            .try_reserve(count)
+            .map_err(|_| Error::OutOfMemory("removal"))
+    }
+
+    /// Keeps a mapping that could not be ended, for another try. After [`reserve_left`](Self::reserve_left).
+    pub(crate) fn leave(&mut self, map: Map) {
+        self.left.push(Some(map));
+    }
+
+    /// Tries to end what had to be left; whether any could be.
+    pub(crate) fn end_left(&mut self) -> bool {
+        let before = self.left.len();
+        self.left.retain_mut(|map| Map::delete(map).is_err());
+        self.left.len() < before
     }
 
     /// Makes sure that the next changes find the memory they need.
@@ -96,8 +145,11 @@ impl Arena {
         self.holes.reserve(changes + 1)
     }
 
-    /// A free place for a part. It stays free until [`take`](Self::take).
+    /// A free place for a part. It stays free until [`take`](Self::take); in lent space as long as others keep out.
     pub(crate) fn place(&mut self, wish: &Wish) -> Result<usize> {
+        if self.lent.is_some() {
+            return self.place_lent(wish);
+        }
         if let Ok(Some((start, len))) = self.holes.floor(self.current, &Locked) {
             if let Some(at) = fits(start, len, wish) {
                 return Ok(at);
@@ -119,15 +171,63 @@ impl Arena {
         self.grow(wish)
     }
 
-    /// Whether the range is free.
-    pub(crate) fn is_free(&self, start: usize, len: usize) -> bool {
-        matches!(self.holes.floor(start, &Locked), Ok(Some((hole, size)))
-            if start - hole < size && size - (start - hole) >= len)
+    /// The first place in lent space.
+    fn place_lent(&mut self, wish: &Wish) -> Result<usize> {
+        self.use_lent(wish)?;
+        let mut result = Err(Error::CannotFit(wish.len));
+        if let Some(lent) = &self.lent {
+            self.holes.walk(0, |start, len| {
+                if len >= wish.len {
+                    match lent.fit(start, start + len, wish) {
+                        Ok(None) => {}
+                        Ok(Some(at)) => result = Ok(at),
+                        Err(e) => result = Err(e),
+                    }
+                }
+                matches!(result, Err(Error::CannotFit(_)))
+            });
+        }
+        result
     }
 
-    /// Whether the address is in reserved space, free or not.
-    pub(crate) fn contains(&self, addr: usize) -> bool {
-        self.piece(addr).is_some()
+    /// Makes a piece of the lent space when the first part comes.
+    fn use_lent(&mut self, wish: &Wish) -> Result<()> {
+        let Some(lent) = self.lent.as_ref().filter(|_| self.pieces.is_empty()) else {
+            return Ok(());
+        };
+        let (base, size) = lent.whole();
+        if wish.len > size {
+            return Err(Error::CannotFit(wish.len));
+        }
+        let log = match wish.logged {
+            true => Some(log::new_boxed(base, size)?),
+            false => None,
+        };
+        // One more than the part that comes will need.
+        self.prepare(2)?;
+        mem::try_push(&mut self.pieces, Piece { base, size, log })?;
+        self.holes.insert(base, size);
+        Ok(())
+    }
+
+    /// Whether the range is free.
+    pub(crate) fn is_free(&self, start: usize, wish: &Wish) -> bool {
+        let free = matches!(self.holes.floor(start, &Locked), Ok(Some((hole, size)))
+            if start - hole < size && size - (start - hole) >= wish.len);
+        match &self.lent {
+            Some(lent) if free => {
+                matches!(lent.fit(start, start + wish.len, wish), Ok(Some(at)) if at == start)
+            }
+            _ => free,
+        }
+    }
+
+    /// Whether the address is in reserved space, and nothing is mapped there.
+    pub(crate) fn is_vacant(&self, addr: usize) -> bool {
+        match &self.lent {
+            None => self.piece(addr).is_some(),
+            Some(lent) => self.piece(addr).is_some() && !lent.has_mapping(addr),
+        }
     }
 
     fn piece(&self, addr: usize) -> Option<&Piece> {
@@ -254,6 +354,9 @@ impl Arena {
     /// Nobody uses anything that was placed here any more.
     pub(crate) unsafe fn release(&mut self) {
         self.abandoned.sort_unstable();
+        if self.lent.is_some() {
+            self.pieces.clear();
+        }
         for piece in self.pieces.drain(..) {
             RESERVED.fetch_sub(piece.size, Ordering::Relaxed);
             if self.leaked {
@@ -438,13 +541,13 @@ mod tests {
             at.push(a);
         }
         assert!(at.windows(2).all(|w| w[1] == w[0] + page));
-        assert!(!arena.is_free(at[50], page));
+        assert!(!arena.is_free(at[50], &wish(page)));
         for i in [50, 52, 51, 99] {
             arena.prepare(1).unwrap();
             arena.give(at[i], at[i] + page);
         }
-        assert!(arena.is_free(at[50], 3 * page));
-        assert!(!arena.is_free(at[50], 4 * page));
+        assert!(arena.is_free(at[50], &wish(3 * page)));
+        assert!(!arena.is_free(at[50], &wish(4 * page)));
         assert_eq!(
             arena.place(&wish(page)).unwrap(),
             at[99],

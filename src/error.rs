@@ -87,8 +87,10 @@ pub enum Error {
     InvalidSourceType(Name),
     /// A libpmem2 source that cannot be used (why).
     InvalidPmem2Source(&'static str),
-    /// A libpmem2 call failed (which, its code).
-    Pmem2(&'static str, i32),
+    /// A libpmem2 call failed (which, its code, its message).
+    Pmem2(&'static str, i32, Name),
+    /// A system call failed in a libpmem2 call (which, errno).
+    Pmem2Errno(&'static str, i32),
     /// libpmem2 is needed and not in the process (for what).
     Pmem2Missing(&'static str),
     /// Unknown source flags.
@@ -138,7 +140,9 @@ impl Error {
         match *self {
             NullArgument(_) | InvalidArgument(_) => -libc::EINVAL,
             OutOfMemory(_) | NotMapped(..) => -libc::ENOMEM,
-            System(_, errno) | SystemAt(_, _, errno) | NoRoom(_, errno) => -errno,
+            System(_, errno) | SystemAt(_, _, errno) | NoRoom(_, errno) | Pmem2Errno(_, errno) => {
+                -errno
+            }
             NotDurable(_, _, errno) => -errno,
             NullPath | PathNotFound(_) | SourceDeleted(_) => codes::PMEMSET_E_INVALID_SOURCE_PATH,
             CannotCreateTemporary(..) => codes::PMEMSET_E_CANNOT_CREATE_TEMP_FILE,
@@ -176,6 +180,7 @@ impl Error {
             System(_, errno)
             | SystemAt(_, _, errno)
             | NoRoom(_, errno)
+            | Pmem2Errno(_, errno)
             | NotDurable(_, _, errno)
             | CannotCreateTemporary(_, errno)
             | CannotGrow(_, errno)
@@ -209,7 +214,8 @@ impl fmt::Display for Error {
                 write!(f, "{name} is neither a regular file nor a device DAX")
             }
             InvalidPmem2Source(why) => write!(f, "libpmem2 source cannot be used: {why}"),
-            Pmem2(what, code) => write!(f, "{what} failed with code {code}"),
+            Pmem2(call, code, text) => write!(f, "{call} failed with code {code}: {text}"),
+            Pmem2Errno(call, _) => write!(f, "{call} failed"),
             Pmem2Missing(what) => write!(
                 f,
                 "{what} needs libpmem2, which is not loaded in this process: link or load libpmem2.so.1"

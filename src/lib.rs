@@ -44,6 +44,7 @@ mod granularity;
 mod mem;
 #[doc(hidden)]
 pub mod persist;
+mod pmem2;
 mod set;
 mod source;
 mod sync;

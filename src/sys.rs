@@ -73,6 +73,7 @@ pub(crate) struct FileFacts {
     pub links: u64,
     pub mode: u32,
     pub dev: u64,
+    pub inode: u64,
     pub rdev: u64,
 }
 
@@ -84,6 +85,7 @@ impl FileFacts {
             links: st.st_nlink as u64,
             mode: st.st_mode,
             dev: st.st_dev,
+            inode: st.st_ino,
             rdev: st.st_rdev,
         }
     }

@@ -1,6 +1,7 @@
 //! pmemset_source_from_file(3) and its family.
 
-use std::ffi::{CStr, c_char, c_int, c_uint};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ptr::NonNull;
 
 use super::types::*;
 use super::{arg, end, object_delete, object_out, trace_call};
@@ -84,10 +85,8 @@ pub unsafe extern "C" fn pmemset_source_from_pmem2(
     // SAFETY: the caller's promises.
     let made = unsafe {
         make(src, || {
-            if pmem2_src.is_null() {
-                return Err(Error::InvalidPmem2Source("it is NULL"));
-            }
-            Err(Error::Pmem2Missing("a libpmem2 source"))
+            let source = NonNull::new(pmem2_src.cast::<c_void>());
+            Source::from_pmem2(source.ok_or(Error::InvalidPmem2Source("it is NULL"))?)
         })
     };
     end("pmemset_source_from_pmem2", made)

@@ -3,18 +3,21 @@
 use std::sync::atomic::Ordering;
 
 use super::{Coalescing, Core, Extent, Inner, NO_GRANULARITY, Set};
-use crate::arena::Wish;
+use crate::arena::{Lent, Wish};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::granularity::Granularity;
 use crate::mem::{self, Shared};
-use crate::set::part_map::Home;
+use crate::pmem2;
+use crate::set::part_map::{Home, Slot};
 use crate::source::{Mapped, OpenFile, Source};
 use crate::sys;
 
 /// A range of a source that can be mapped. It keeps what it needs of the source alive.
 pub struct Part {
     file: Shared<OpenFile>,
+    /// The program's libpmem2 source, or 0.
+    pmem2: usize,
     offset: usize,
     length: usize,
 }
@@ -28,6 +31,7 @@ impl Part {
         file.opened();
         Ok(Part {
             file,
+            pmem2: source.pmem2(),
             offset,
             length,
         })
@@ -39,6 +43,16 @@ impl Part {
             Ok(true) => self.file.region().is_some(),
             _ => true,
         }
+    }
+
+    /// What an observer is shown as the part's libpmem2 source: the program's own, or one that is made now, or 0.
+    fn pmem2_source(&self) -> usize {
+        if self.pmem2 != 0 {
+            return self.pmem2;
+        }
+        let made = self.file.pmem2_source();
+        // The part is mapped whether or not there is memory for this.
+        made.ok().flatten().map_or(0, |source| source.as_raw())
     }
 
     /// The length to map, and the size that the file must grow to for it, if it must.
@@ -107,7 +121,7 @@ impl Set {
             self.tell(&Event::PartAdd {
                 addr: extent.addr,
                 len: extent.len,
-                pmem2_source: 0,
+                pmem2_source: part.pmem2_source(),
             });
         }
         Ok(extent)
@@ -171,25 +185,22 @@ impl Core {
             self.unsettled.store(true, Ordering::Release);
         }
 
-        // SAFETY: slots live as long as the set.
-        let previous = inner.previous.map(|slot| unsafe { slot.as_ref() });
-        let behind = previous
-            .filter(|_| coalescing != Coalescing::None as u8)
-            .map(|map| (map, map.end()));
-        let joins =
-            behind.filter(|(_, end)| end % wish.align == 0 && inner.arena.is_free(*end, len));
-        let at = match (joins, behind) {
-            (Some((_, end)), _) => end,
-            (None, Some((_, end))) if wish.full => return Err(Error::CannotCoalesce(end, len)),
-            _ => inner.arena.place(&wish)?,
+        let lent = inner.arena.lent().map(Lent::begin);
+        let (at, joins) = match lent {
+            None => {
+                let place = self.place(inner, &wish, coalescing)?;
+                // SAFETY: the place is free, and the lock keeps others from it.
+                unsafe { map_own(inner, part, &wish, place.0)? };
+                place
+            }
+            Some(_alone) => loop {
+                let place = self.place(inner, &wish, coalescing)?;
+                if let Some(map) = self.map_lent(inner, part, &wish, place.0, granularity)? {
+                    mapped.map.set(Some(map));
+                    break place;
+                }
+            },
         };
-        let sync = file.takes_map_sync()?;
-        // SAFETY: a free place of the arena is reserved by it, and the lock keeps others from it.
-        if let Err(errno) = unsafe { sys::map_file(Some(at), len, file.fd(), wish.offset, sync) } {
-            // SAFETY: as above.
-            unsafe { inner.arena.recover(at, len, errno) };
-            return Err(file.cannot_map(len, errno));
-        }
         inner.arena.take(at, len);
         let log = inner.arena.log(at);
         if let Some(log) = log {
@@ -202,7 +213,7 @@ impl Core {
         inner.parts.insert(at, Box::into_raw(mapped) as usize);
         let writing = self.version.write();
         let extent = match joins {
-            Some((map, _)) => {
+            Some(map) => {
                 map.set_extent(map.start(), map.size() + len);
                 Extent {
                     addr: map.start(),
@@ -220,4 +231,59 @@ impl Core {
         drop(writing);
         Ok(extent)
     }
+
+    /// Where a part goes, and the part map that it joins there.
+    fn place<'set>(
+        &'set self,
+        inner: &mut Inner,
+        wish: &Wish,
+        coalescing: u8,
+    ) -> Result<(usize, Option<&'set Slot>)> {
+        // SAFETY: slots live as long as the set.
+        let previous = inner.previous.map(|slot| unsafe { slot.as_ref() });
+        let behind = previous
+            .filter(|_| coalescing != Coalescing::None as u8)
+            .map(|map| (map, map.end()));
+        let joins =
+            behind.filter(|(_, end)| end % wish.align == 0 && inner.arena.is_free(*end, wish));
+        match (joins, behind) {
+            (Some((map, end)), _) => Ok((end, Some(map))),
+            (None, Some((_, end))) if wish.full => Err(Error::CannotCoalesce(end, wish.len)),
+            _ => Ok((inner.arena.place(wish)?, None)),
+        }
+    }
+
+    /// Maps a part in lent space, through libpmem2. `None` when the program was faster there.
+    fn map_lent(
+        &self,
+        inner: &Inner,
+        part: &Part,
+        wish: &Wish,
+        at: usize,
+        granularity: Granularity,
+    ) -> Result<Option<pmem2::Map>> {
+        const WHAT: &str = "a libpmem2 reservation";
+        let lent = inner.arena.lent().ok_or(Error::Pmem2Missing(WHAT))?;
+        // Not the program's own source: it may be gone, though its file is open.
+        let source = part.file.pmem2_source()?;
+        let source = source.ok_or(Error::Pmem2Missing(WHAT))?;
+        lent.map(source, at, wish, granularity, self.required)
+    }
+}
+
+/// Maps a part over address space of the set's own.
+///
+/// # Safety
+/// The range must be a free place of the arena, under the set's lock.
+unsafe fn map_own(inner: &mut Inner, part: &Part, wish: &Wish, at: usize) -> Result<()> {
+    let file = &part.file;
+    let sync = file.takes_map_sync()?;
+    // SAFETY: the place is reserved by the arena, and the lock keeps others from it, as the caller promises.
+    unsafe { sys::map_file(Some(at), wish.len, file.fd(), wish.offset, sync) }
+        .map_err(|errno| {
+            // SAFETY: as above.
+            unsafe { inner.arena.recover(at, wish.len, errno) };
+            file.cannot_map(wish.len, errno)
+        })
+        .map(drop)
 }

@@ -161,12 +161,13 @@ impl Set {
         let required = config
             .required_granularity()
             .ok_or(Error::GranularityNotSet)?;
-        if config.reservation() != 0 {
-            return Err(Error::Pmem2Missing("a libpmem2 reservation"));
-        }
         let maps = Tree::new()?;
         let parts = Tree::new()?;
-        let arena = Arena::new()?;
+        let arena = match config.reservation() {
+            0 => Arena::new()?,
+            // SAFETY: promised where it was set.
+            reservation => unsafe { Arena::new_lent(reservation)? },
+        };
         let home = Home::new()?;
         let core = mem::try_box(Core {
             config: config.clone(),
@@ -215,6 +216,7 @@ impl Set {
                 .inner
                 .get_mut()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let unmapped = removal::unmap_lent_all(inner);
             inner.arena.release();
             inner.parts.walk(0, |_, part| {
                 let part = Box::from_raw(part as *mut Mapped);
@@ -222,8 +224,8 @@ impl Set {
                 true
             });
             Home::abandon(home);
+            result.and(unmapped)
         }
-        result
     }
 
     /// The set as a pointer for C, to be turned back by [`from_raw`](Self::from_raw).

@@ -5,8 +5,10 @@ use std::ptr::NonNull;
 use super::index::Locked;
 use super::part_map::{Home, Slot};
 use super::{Core, Inner, PartMap, Set};
+use crate::arena::Lent;
 use crate::error::{Error, Result};
 use crate::mem;
+use crate::pmem2::Map;
 use crate::source::Mapped;
 use crate::sys;
 
@@ -121,7 +123,11 @@ impl Core {
             result = Ok(false);
         }
         if matches!(result, Ok(true)) {
-            if let Err(e) = unmap(inner, &plan) {
+            let unmapped = match inner.arena.lent() {
+                None => unmap(inner, &plan),
+                Some(_) => unmap_lent(inner, lo, hi),
+            };
+            if let Err(e) = unmapped {
                 result = Err(e);
             }
         }
@@ -276,4 +282,87 @@ fn unmap(inner: &mut Inner, plan: &Plan) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Ends the mappings in lent space, all or, after a failure, none.
+fn unmap_lent(inner: &mut Inner, lo: usize, hi: usize) -> Result<()> {
+    let Some(_alone) = inner.arena.lent().map(Lent::begin) else {
+        return Ok(());
+    };
+    let count = parts_in(inner, lo, hi).count();
+    inner.arena.reserve_left(count)?;
+    // libpmem2 maps a placeholder over each. What can fail is splitting address ranges at the ends of a part, for lack of
+    // ranges. So split first: every second part is marked, and after that each is made of whole ranges.
+    if count > 1 {
+        for part in parts_in(inner, lo, hi).step_by(2) {
+            if let Err(e) = sys::split_off(part.start, part.len) {
+                let error = Error::NoRoom(part.len, e);
+                undo_split(inner, lo, part.start);
+                return Err(error);
+            }
+        }
+    }
+    for (i, part) in parts_in(inner, lo, hi).enumerate() {
+        let mut map = part.map.take();
+        let deleted = Map::delete(&mut map);
+        part.map.set(map);
+        match deleted {
+            Err(e) if i == 0 => {
+                if count > 1 {
+                    undo_split(inner, lo, hi);
+                }
+                return Err(e);
+            }
+            _ => {}
+        }
+    }
+    let mut at = lo;
+    while let Some(part) = inner.part_from(at).filter(|p| p.start < hi) {
+        at = part.start + part.len;
+        // Not seen to happen after the split. libpmem2 knows it, so nothing is placed there; the set's end tries again.
+        if let Some(map) = part.map.take() {
+            inner.arena.leave(map);
+        }
+    }
+    inner.arena.give(lo, hi);
+    Ok(())
+}
+
+fn parts_in(inner: &Inner, lo: usize, hi: usize) -> impl Iterator<Item = &Mapped> {
+    let mut at = lo;
+    std::iter::from_fn(move || {
+        let part = inner.part_from(at).filter(|p| p.start < hi)?;
+        at = part.start + part.len;
+        Some(part)
+    })
+}
+
+fn undo_split(inner: &Inner, lo: usize, hi: usize) {
+    for part in parts_in(inner, lo, hi).step_by(2) {
+        sys::split_undo(part.start, part.len);
+    }
+}
+
+/// At the end of a set: ends all its mappings in lent space. Those that cannot be ended stay.
+pub(super) fn unmap_lent_all(inner: &mut Inner) -> Result<()> {
+    let Some(_alone) = inner.arena.lent().map(Lent::begin) else {
+        return Ok(());
+    };
+    loop {
+        let mut result = Ok(());
+        let mut any = inner.arena.end_left();
+        for part in parts_in(inner, 0, usize::MAX) {
+            let mut map = part.map.take();
+            let had = map.is_some();
+            match Map::delete(&mut map) {
+                Ok(()) => any |= had,
+                Err(e) => result = Err(e),
+            }
+            part.map.set(map);
+        }
+        // What failed for lack of address ranges may work now that there are fewer.
+        if result.is_ok() || !any {
+            return result;
+        }
+    }
 }

@@ -294,7 +294,7 @@ impl Core {
         let page = sys::page_size();
         let start = addr / page * page;
         // Reserved address space is nobody's memory, though the kernel would not mind.
-        if self.lock().arena.contains(addr) {
+        if self.lock().arena.is_vacant(addr) {
             return Err(Error::NotMapped(addr, end - addr));
         }
         sys::sync_range(start, end - start).map_err(|errno| match errno {

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 
 use super::device::{self, DeviceDax, Path};
@@ -13,6 +13,7 @@ use crate::granularity::Granularity;
 use crate::mem::{self, Shared, lock};
 use crate::persist::arch;
 use crate::persist::log::Log;
+use crate::pmem2;
 use crate::sys::{self, Errno, SysResult};
 
 /// What the file is.
@@ -85,8 +86,14 @@ pub(crate) struct OpenFile {
     /// Mapping may make the file longer.
     pub(super) growth: bool,
     descriptor: Mutex<Descriptor>,
-    /// The same descriptor, valid while there are openers.
+    /// The same descriptor, valid while there are openers; or the program's, which has to stay open as long.
     raw: RawFd,
+    /// It is the program's: it is used until a part is mapped and no longer, and never duplicated.
+    borrowed: bool,
+    /// What offsets, lengths and addresses must be multiples of, if that is more than is known here.
+    pub(super) coarser: usize,
+    /// libpmem2's view of the file, made when somebody needs it: a box.
+    pmem2: AtomicPtr<pmem2::Source>,
     map_sync: AtomicU8,
     caches_survive: AtomicBool,
     plan: AtomicU8,
@@ -120,6 +127,8 @@ pub(crate) struct Mapped {
     pub offset: u64,
     pub file: Shared<OpenFile>,
     pub log: Option<NonNull<Log>>,
+    /// In lent space, the mapping as libpmem2 knows it. Used under the set's lock.
+    pub map: Cell<Option<pmem2::Map>>,
     /// A failure of the file's syncs that no drain of this part's set has reported yet; 0 if there is none.
     pub owed: AtomicI32,
     links: Cell<(*const Mapped, *const Mapped)>,
@@ -139,6 +148,7 @@ impl Mapped {
             offset,
             file,
             log,
+            map: Cell::new(None),
             owed: AtomicI32::new(0),
             links: Cell::new((std::ptr::null(), std::ptr::null())),
         }
@@ -168,8 +178,16 @@ pub(crate) struct Ticket {
 
 impl OpenFile {
     pub(super) fn new(fd: OwnedFd, name: Name) -> Result<OpenFile> {
-        let facts =
-            sys::file_facts(fd.as_raw_fd()).map_err(|e| Error::SystemAt("look up", name, e))?;
+        Self::of(fd.as_raw_fd(), Some(fd), name)
+    }
+
+    /// A file that the program has opened and will close.
+    pub(super) fn borrowed(fd: RawFd, name: Name) -> Result<OpenFile> {
+        Self::of(fd, None, name)
+    }
+
+    fn of(raw: RawFd, fd: Option<OwnedFd>, name: Name) -> Result<OpenFile> {
+        let facts = sys::file_facts(raw).map_err(|e| Error::SystemAt("look up", name, e))?;
         let kind = Kind::of(&facts, name)?;
         Ok(OpenFile {
             kind,
@@ -177,9 +195,12 @@ impl OpenFile {
             facts,
             named: false,
             growth: false,
-            raw: fd.as_raw_fd(),
+            raw,
+            borrowed: fd.is_none(),
+            coarser: 1,
+            pmem2: AtomicPtr::new(std::ptr::null_mut()),
             descriptor: Mutex::new(Descriptor {
-                fd: Some(fd),
+                fd,
                 openers: 0,
                 pins: 0,
                 retained: false,
@@ -225,7 +246,7 @@ impl OpenFile {
     pub(crate) fn closed(&self) {
         let mut d = lock(&self.descriptor);
         d.openers -= 1;
-        if d.openers > 0 || self.mapped.load(Ordering::Acquire) == 0 {
+        if d.openers > 0 || self.borrowed || self.mapped.load(Ordering::Acquire) == 0 {
             return;
         }
         if self.new_entry.load(Ordering::Acquire) {
@@ -281,6 +302,9 @@ impl OpenFile {
 
     /// The size in bytes at this moment.
     pub(crate) fn size(&self) -> Result<u64> {
+        if self.borrowed {
+            self.check_borrowed()?;
+        }
         match self.kind {
             Kind::DeviceDax(dax) => Ok(dax.size),
             Kind::File => {
@@ -289,12 +313,51 @@ impl OpenFile {
         }
     }
 
+    /// Fails if the program has closed its descriptor, or its number is another file's by now.
+    fn check_borrowed(&self) -> Result<()> {
+        let facts =
+            sys::file_facts(self.raw).map_err(|e| Error::SystemAt("look up", self.name, e))?;
+        if (facts.dev, facts.inode) != (self.facts.dev, self.facts.inode) {
+            return Err(Error::InvalidPmem2Source(
+                "its descriptor has been closed and is another file's now",
+            ));
+        }
+        Ok(())
+    }
+
     /// What offsets, lengths and addresses must be multiples of.
     pub(crate) fn alignment(&self) -> usize {
         match self.kind {
             Kind::DeviceDax(dax) => (dax.align as usize).max(sys::page_size()),
             Kind::File => sys::page_size(),
         }
+        .max(self.coarser)
+    }
+
+    /// A libpmem2 source of the file, the same each time, which lives as long as this; `None` without libpmem2. For those
+    /// who count as openers.
+    pub(crate) fn pmem2_source(&self) -> Result<Option<&pmem2::Source>> {
+        let mut made = self.pmem2.load(Ordering::Acquire);
+        if made.is_null() {
+            let Some(source) = pmem2::Source::from_fd(self.raw)? else {
+                return Ok(None);
+            };
+            let source = Box::into_raw(mem::try_box(source)?);
+            let null = std::ptr::null_mut();
+            let first =
+                self.pmem2
+                    .compare_exchange(null, source, Ordering::AcqRel, Ordering::Acquire);
+            made = match first {
+                Ok(_) => source,
+                Err(others) => {
+                    // SAFETY: made above, and nobody has seen it.
+                    drop(unsafe { Box::from_raw(source) });
+                    others
+                }
+            };
+        }
+        // SAFETY: a box that is freed when the file is dropped.
+        Ok(Some(unsafe { &*made }))
     }
 
     pub(crate) fn grows(&self) -> bool {
@@ -521,6 +584,11 @@ impl Drop for OpenFile {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         if d.retained {
             RETAINED.fetch_sub(1, Ordering::Relaxed);
+        }
+        let source = *self.pmem2.get_mut();
+        if !source.is_null() {
+            // SAFETY: made by pmem2_source, and nobody has the file any more.
+            drop(unsafe { Box::from_raw(source) });
         }
     }
 }

@@ -1,21 +1,25 @@
-//! Where bytes live: a path, an unnamed temporary file or a device, as an open file that parts keep alive.
+//! Where bytes live: a path, an unnamed temporary file, a device or another library's source, as an open file that parts
+//! keep alive.
 
 pub(crate) mod device;
 mod file;
 
 pub(crate) use file::{Mapped, OpenFile, SyncPlan};
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
+use std::ptr::NonNull;
 
 use crate::codes;
 use crate::error::{Error, Name, Result};
 use crate::mem::Shared;
+use crate::pmem2;
 use crate::sys;
 use file::Kind;
 
 /// A source: an open file that parts are made of. It holds one descriptor. Parts that are mapped do not need it any more.
 pub struct Source {
     file: Shared<OpenFile>,
+    pmem2: usize,
 }
 
 impl Source {
@@ -75,10 +79,30 @@ impl Source {
         Source::of(file)
     }
 
+    /// Makes a source of one of libpmem2's (`struct pmem2_source`) with a file behind it. The program keeps both; the
+    /// descriptor must stay open until parts are mapped.
+    ///
+    /// # Safety
+    /// The pointer must be a source of the libpmem2 in this process, not deleted yet.
+    pub unsafe fn from_pmem2(source: NonNull<c_void>) -> Result<Source> {
+        // SAFETY: as the caller promises.
+        let facts = unsafe { pmem2::source_facts(source)? };
+        let mut file = OpenFile::borrowed(facts.fd, Name::new(b"the file of a libpmem2 source"))?;
+        file.coarser = facts.alignment;
+        let mut made = Source::of(file)?;
+        made.pmem2 = source.as_ptr() as usize;
+        Ok(made)
+    }
+
     fn of(file: OpenFile) -> Result<Source> {
         let file = Shared::try_new(file)?;
         file.opened();
-        Ok(Source { file })
+        Ok(Source { file, pmem2: 0 })
+    }
+
+    /// The program's libpmem2 source that this was made of, as an address; 0 when it was made of something else.
+    pub(crate) fn pmem2(&self) -> usize {
+        self.pmem2
     }
 
     pub(crate) fn file(&self) -> &Shared<OpenFile> {
