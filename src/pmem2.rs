@@ -405,6 +405,7 @@ impl Reservation {
     ) -> Result<Option<Map>> {
         let api = self.api;
         let (base, _) = self.extent();
+        check_keys()?;
         let mut config = null_mut();
         // SAFETY: the result goes to a variable of ours.
         let code = unsafe { (api.pmem2_config_new)(&mut config) };
@@ -441,6 +442,26 @@ impl Reservation {
         // SAFETY: made above.
         unsafe { (api.pmem2_config_delete)(&mut config) };
         result
+    }
+}
+
+/// libpmem2 1.12 makes a key for thread-specific data with each mapping and does not look whether it got one: beyond
+/// PTHREAD_KEYS_MAX (1024) the end of such a mapping deletes the key of somebody else. So none is made then. Versions that
+/// take no keys never get there.
+fn check_keys() -> Result<()> {
+    let mut key: libc::pthread_key_t = 0;
+    // SAFETY: a key of our own, without a destructor, gone at once.
+    unsafe {
+        match libc::pthread_key_create(&mut key, None) {
+            0 => {
+                libc::pthread_key_delete(key);
+                Ok(())
+            }
+            errno => Err(Error::System(
+                "map in the reservation, for lack of a pthread key for libpmem2",
+                errno,
+            )),
+        }
     }
 }
 
