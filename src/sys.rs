@@ -74,6 +74,7 @@ pub(crate) struct FileFacts {
     pub mode: u32,
     pub dev: u64,
     pub inode: u64,
+    pub size: u64,
     pub rdev: u64,
 }
 
@@ -86,6 +87,7 @@ impl FileFacts {
             mode: st.st_mode,
             dev: st.st_dev,
             inode: st.st_ino,
+            size: st.st_size as u64,
             rdev: st.st_rdev,
         }
     }

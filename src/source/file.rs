@@ -75,6 +75,17 @@ struct Descriptor {
 /// Descriptors that are kept open only for the syncs of mapped parts, over the process.
 static RETAINED: AtomicUsize = AtomicUsize::new(0);
 
+/// Descriptors of the program's that are in use.
+static BORROWED: Mutex<Vec<Borrowed>> = Mutex::new(Vec::new());
+
+struct Borrowed {
+    /// Number, device and inode.
+    key: (RawFd, u64, u64),
+    /// The file for it: as something [`Shared`], and itself.
+    shared: usize,
+    file: usize,
+}
+
 /// An open file. Everything about durability of one file goes through one of these for each time it was opened, since
 /// that is what the kernel's error reporting goes by.
 pub(crate) struct OpenFile {
@@ -90,8 +101,10 @@ pub(crate) struct OpenFile {
     raw: RawFd,
     /// It is the program's: it is used until a part is mapped and no longer, and never duplicated.
     borrowed: bool,
+    /// It is in BORROWED.
+    listed: AtomicBool,
     /// What offsets, lengths and addresses must be multiples of, if that is more than is known here.
-    pub(super) coarser: usize,
+    coarser: usize,
     /// libpmem2's view of the file, made when somebody needs it: a box.
     pmem2: AtomicPtr<pmem2::Source>,
     map_sync: AtomicU8,
@@ -181,9 +194,29 @@ impl OpenFile {
         Self::of(fd.as_raw_fd(), Some(fd), name)
     }
 
-    /// A file that the program has opened and will close.
-    pub(super) fn borrowed(fd: RawFd, name: Name) -> Result<OpenFile> {
-        Self::of(fd, None, name)
+    /// A file that the program has opened and will close. While one of these lives, the same descriptor gives the same: what
+    /// becomes of its syncs concerns all who use it.
+    pub(super) fn borrowed(fd: RawFd, name: Name, alignment: usize) -> Result<Shared<OpenFile>> {
+        let mut file = Self::of(fd, None, name)?;
+        file.coarser = alignment;
+        let key = (fd, file.facts.dev, file.facts.inode);
+        let mut known = lock(&BORROWED);
+        let same = known.iter().find(|k| k.key == key);
+        // SAFETY: a file leaves the list, under its lock, before its memory goes.
+        if let Some(same) = same.and_then(|k| unsafe { Shared::revive(k.shared) }) {
+            return Ok(same);
+        }
+        known
+            .try_reserve(1)
+            .map_err(|_| Error::OutOfMemory("source"))?;
+        let file = Shared::try_new(file)?;
+        file.listed.store(true, Ordering::Relaxed);
+        known.push(Borrowed {
+            key,
+            shared: Shared::id(&file),
+            file: std::ptr::from_ref(&*file) as usize,
+        });
+        Ok(file)
     }
 
     fn of(raw: RawFd, fd: Option<OwnedFd>, name: Name) -> Result<OpenFile> {
@@ -197,6 +230,7 @@ impl OpenFile {
             growth: false,
             raw,
             borrowed: fd.is_none(),
+            listed: AtomicBool::new(false),
             coarser: 1,
             pmem2: AtomicPtr::new(std::ptr::null_mut()),
             descriptor: Mutex::new(Descriptor {
@@ -302,19 +336,22 @@ impl OpenFile {
 
     /// The size in bytes at this moment.
     pub(crate) fn size(&self) -> Result<u64> {
-        if self.borrowed {
-            self.check_borrowed()?;
-        }
-        match self.kind {
-            Kind::DeviceDax(dax) => Ok(dax.size),
-            Kind::File => {
+        let now = match self.borrowed {
+            true => Some(self.check_borrowed()?),
+            false => None,
+        };
+        match (self.kind, now) {
+            (Kind::DeviceDax(dax), _) => Ok(dax.size),
+            // The program's file offset stays where it is.
+            (Kind::File, Some(facts)) => Ok(facts.size),
+            (Kind::File, None) => {
                 sys::file_size(self.raw).map_err(|e| Error::SystemAt("look up", self.name, e))
             }
         }
     }
 
     /// Fails if the program has closed its descriptor, or its number is another file's by now.
-    fn check_borrowed(&self) -> Result<()> {
+    fn check_borrowed(&self) -> Result<sys::FileFacts> {
         let facts =
             sys::file_facts(self.raw).map_err(|e| Error::SystemAt("look up", self.name, e))?;
         if (facts.dev, facts.inode) != (self.facts.dev, self.facts.inode) {
@@ -322,7 +359,7 @@ impl OpenFile {
                 "its descriptor has been closed and is another file's now",
             ));
         }
-        Ok(())
+        Ok(facts)
     }
 
     /// What offsets, lengths and addresses must be multiples of.
@@ -584,6 +621,14 @@ impl Drop for OpenFile {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         if d.retained {
             RETAINED.fetch_sub(1, Ordering::Relaxed);
+        }
+        if *self.listed.get_mut() {
+            let this = std::ptr::from_ref(self) as usize;
+            let mut known = lock(&BORROWED);
+            known.retain(|k| k.file != this);
+            if known.is_empty() {
+                *known = Vec::new();
+            }
         }
         let source = *self.pmem2.get_mut();
         if !source.is_null() {

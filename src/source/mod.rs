@@ -87,11 +87,13 @@ impl Source {
     pub unsafe fn from_pmem2(source: NonNull<c_void>) -> Result<Source> {
         // SAFETY: as the caller promises.
         let facts = unsafe { pmem2::source_facts(source)? };
-        let mut file = OpenFile::borrowed(facts.fd, Name::new(b"the file of a libpmem2 source"))?;
-        file.coarser = facts.alignment;
-        let mut made = Source::of(file)?;
-        made.pmem2 = source.as_ptr() as usize;
-        Ok(made)
+        let name = Name::new(b"the file of a libpmem2 source");
+        let file = OpenFile::borrowed(facts.fd, name, facts.alignment)?;
+        file.opened();
+        Ok(Source {
+            file,
+            pmem2: source.as_ptr() as usize,
+        })
     }
 
     fn of(file: OpenFile) -> Result<Source> {

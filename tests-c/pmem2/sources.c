@@ -170,6 +170,53 @@ static void events(void)
 	close(fd);
 }
 
+static int failing;
+
+/* the kernel reports a lost write once; one of two is told */
+int msync(void *addr, size_t len, int flags)
+{
+	if (failing) {
+		failing = 0;
+		errno = EIO;
+		return -1;
+	}
+	return (int)syscall(SYS_msync, addr, len, flags);
+}
+
+static void shared(void)
+{
+	size_t page = page_size();
+	int fd = open_file("shared", (off_t)(16 * page));
+	struct pmem2_source *p2 = p2_source(fd);
+	struct pmemset_source *one = from_pmem2(p2), *two = from_pmem2(p2);
+	struct pmemset *set = new_set(), *other = new_set();
+	char *a = must_map(set, one, 0, page), *b = must_map(other, two, 8 * page, page);
+
+	group("a failed sync concerns every source of one descriptor");
+	MUST(lseek(fd, 77, SEEK_SET) == 77);
+	must_map(set, one, page, page);
+	IS(lseek(fd, 0, SEEK_CUR), 77); /* the program's */
+	*a = *b = 1;
+	IS(pmemset_flush(set, a, 1), 0);
+	IS(pmemset_flush(other, b, 1), 0);
+	failing = 1;
+	IS(pmemset_drain(set), -EIO);
+	IS(pmemset_drain(other), -EIO);
+	IS(pmemset_source_delete(&one), 0);
+	IS(pmemset_source_delete(&two), 0);
+	pmemset_delete(&set);
+	pmemset_delete(&other);
+	one = from_pmem2(p2); /* all gone: begins anew */
+	set = new_set();
+	a = must_map(set, one, 0, page);
+	*a = 2;
+	IS(pmemset_persist(set, a, 1), 0);
+	IS(pmemset_source_delete(&one), 0);
+	IS(pmemset_delete(&set), 0);
+	pmem2_source_delete(&p2);
+	close(fd);
+}
+
 static void granularity(void)
 {
 	size_t page = page_size();
@@ -198,6 +245,7 @@ int main(void)
 	t_begin();
 	plain();
 	events();
+	shared();
 	granularity();
 	return t_end();
 }
