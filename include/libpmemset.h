@@ -6,11 +6,19 @@
 #ifndef LIBPMEMSET_H
 #define LIBPMEMSET_H 1
 
-#if defined(PMEMSET_API_VERSION) && PMEMSET_API_VERSION != 111
-#error "this libpmemset.h offers the interface of version 1.11 only (PMEMSET_API_VERSION 111)"
+/* The library has the interfaces of two releases; they differ in names and in values. A program that is written for that
+ * of 1.12 says so before it includes this file. Else it gets that of 1.11, and with it those functions of 1.12 that none of
+ * the differences concerns.
+ */
+#if !defined(PMEMSET_API_VERSION)
+#define PMEMSET_API_VERSION 111
+#elif PMEMSET_API_VERSION != 111 && PMEMSET_API_VERSION != 112
+#error "PMEMSET_API_VERSION is 111 or 112: this libpmemset.h offers the interfaces of the releases 1.11 and 1.12"
 #endif
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* libpmem2's names come from libpmem2 where it is installed. Where it is not, the few that this
  * interface needs are given here. A program that brings a libpmem2.h of its own, from outside the
@@ -45,6 +53,574 @@ typedef int pmemset_event_callback(struct pmemset *set, struct pmemset_event_con
 #ifdef __cplusplus
 }
 #endif
+
+#if PMEMSET_API_VERSION == 112
+
+/* Create the file, or empty an existing one, or grow it unless it must not; a mode of the file is or'ed to them. */
+#define PMEMSET_SOURCE_FILE_CREATE_VALID_FLAGS (PMEMSET_SOURCE_FILE_CREATE_ALWAYS | PMEMSET_SOURCE_FILE_CREATE_IF_NEEDED | PMEMSET_SOURCE_FILE_DO_NOT_GROW | PMEMSET_SOURCE_FILE_VALID_MODES)
+
+/* The mode of a file that is created, as flags of pmemset_xsource_from_file(), and back. */
+#define PMEMSET_SOURCE_FILE_CREATE_MODE(mode) ((uint64_t)(mode) << 32)
+#define FILE_CREATE_MODE_FROM_FLAG(flag) ((uint32_t)((uint64_t)(flag) >> 32))
+/* The flag to create a file with that mode, or to empty an existing one. */
+#define PMEMSET_SOURCE_FILE_CREATE_ALWAYS_MODE(mode) (PMEMSET_SOURCE_FILE_CREATE_ALWAYS | PMEMSET_SOURCE_FILE_CREATE_MODE(mode))
+
+/* Permissions of the owner. */
+#define PMEMSET_SOURCE_FILE_RWXU_MODE 0700
+#define PMEMSET_SOURCE_FILE_RWU_MODE 0600
+#define PMEMSET_SOURCE_FILE_RUSR_MODE 0400
+#define PMEMSET_SOURCE_FILE_WUSR_MODE 0200
+#define PMEMSET_SOURCE_FILE_XUSR_MODE 0100
+/* Permissions of the group. */
+#define PMEMSET_SOURCE_FILE_RWXG_MODE 0070
+#define PMEMSET_SOURCE_FILE_RWG_MODE 0060
+#define PMEMSET_SOURCE_FILE_RGRP_MODE 0040
+#define PMEMSET_SOURCE_FILE_WGRP_MODE 0020
+#define PMEMSET_SOURCE_FILE_XGRP_MODE 0010
+/* Permissions of everybody else. */
+#define PMEMSET_SOURCE_FILE_RWXO_MODE 0007
+#define PMEMSET_SOURCE_FILE_RWO_MODE 0006
+#define PMEMSET_SOURCE_FILE_ROTH_MODE 0004
+#define PMEMSET_SOURCE_FILE_WOTH_MODE 0002
+#define PMEMSET_SOURCE_FILE_XOTH_MODE 0001
+/* All of them, where they stand in the flags. */
+#define PMEMSET_SOURCE_FILE_VALID_MODES ((uint64_t)(PMEMSET_SOURCE_FILE_RWXU_MODE | PMEMSET_SOURCE_FILE_RWXG_MODE | PMEMSET_SOURCE_FILE_RWXO_MODE) << 32)
+
+/* A mapped part, or a run of coalesced ones. */
+struct pmemset_part_map;
+
+/* Room for a device's identity, without the NUL at its end. */
+#define PMEMSET_SDS_DEVICE_ID_LEN ((size_t)512ULL)
+
+/* Shutdown state: what the program stores durably for each source, and sets again when it opens it the next time. */
+struct pmemset_sds {
+    /* The device's identity; empty at first. */
+    char id[PMEMSET_SDS_DEVICE_ID_LEN + 1];
+    /* The device's count of unsafe shutdowns when the data was last known to be whole. */
+    uint64_t usc;
+    /* Mappings; above zero when the program ended without removing them. */
+    int refcount;
+};
+
+/* What a struct pmemset_sds is before its first use. In C++ the names need C++20. */
+#define PMEMSET_SDS_INITIALIZE() { .id = {0}, .usc = 0, .refcount = 0 }
+/* The code of a failure that has no better one; the others count down from here. */
+#define PMEMSET_E_UNKNOWN (-200000)
+
+/* The operation is not supported here. */
+#define PMEMSET_E_NOSUPP (-200001)
+
+/* The libpmem2 source is NULL or cannot be used. */
+#define PMEMSET_E_INVALID_PMEM2_SOURCE (-200002)
+
+/* There is no file at the path. */
+#define PMEMSET_E_INVALID_SOURCE_PATH (-200003)
+
+/* The path is neither a regular file nor a device DAX. */
+#define PMEMSET_E_INVALID_SOURCE_TYPE (-200004)
+
+/* An internal structure could not be allocated. */
+#define PMEMSET_E_CANNOT_ALLOCATE_INTERNAL_STRUCTURE (-200005)
+
+/* The offset does not fit into the type of a file offset. */
+#define PMEMSET_E_INVALID_OFFSET_VALUE (-200006)
+
+/* The value is not a granularity. */
+#define PMEMSET_E_GRANULARITY_NOT_SUPPORTED (-200007)
+
+/* The range cannot be mapped, or its medium is coarser than the required granularity. */
+#define PMEMSET_E_INVALID_PMEM2_MAP (-200008)
+
+/* The range holds a part already. */
+#define PMEMSET_E_PART_EXISTS (-200009)
+
+/* The config has no required store granularity. */
+#define PMEMSET_E_GRANULARITY_NOT_SET (-200010)
+
+/* The part's granularity differs from the set's. */
+#define PMEMSET_E_GRANULARITY_MISMATCH (-200011)
+
+/* Nothing has been mapped into the set yet. */
+#define PMEMSET_E_NO_PART_MAPPED (-200012)
+
+/* No part map contains the address. */
+#define PMEMSET_E_CANNOT_FIND_PART_MAP (-200013)
+
+/* The part cannot be placed right after the previous one. */
+#define PMEMSET_E_CANNOT_COALESCE_PARTS (-200014)
+
+/* The length is no multiple of the page size or the device's alignment. */
+#define PMEMSET_E_LENGTH_UNALIGNED (-200015)
+
+/* The part map is not in this set. */
+#define PMEMSET_E_PART_NOT_FOUND (-200016)
+
+/* The value is not a way of coalescing. */
+#define PMEMSET_E_INVALID_COALESCING_VALUE (-200017)
+
+/* The deep flush failed. */
+#define PMEMSET_E_DEEP_FLUSH_FAIL (-200018)
+
+/* The flags contain unknown bits. */
+#define PMEMSET_E_INVALID_SOURCE_FILE_CREATE_FLAGS (-200019)
+
+/* The temporary file cannot be created. */
+#define PMEMSET_E_CANNOT_CREATE_TEMP_FILE (-200020)
+
+/* The same in 1.12: the file cannot be grown to the length that was asked for. */
+#define PMEMSET_E_CANNOT_GROW_SOURCE_FILE (-200021)
+
+/* Somebody else holds a reference to the part map. */
+#define PMEMSET_E_PART_MAP_POSSIBLE_USE_AFTER_DROP (-200022)
+
+/* The reservation has no room for the part. */
+#define PMEMSET_E_CANNOT_FIT_PART_MAP (-200023)
+
+/* The offset does not fit into the type of a file offset. */
+#define PMEMSET_E_OFFSET_OUT_OF_RANGE (-200024)
+
+/* The part states contain unknown bits. */
+#define PMEMSET_E_INVALID_PART_STATES (-200025)
+
+/* The state of the part is none of those that the config accepts. */
+#define PMEMSET_E_UNDESIRABLE_PART_STATE (-200026)
+
+/* The source has a shutdown state already. */
+#define PMEMSET_E_SDS_ALREADY_SET (-200027)
+
+/* The device has no identity or no count of unsafe shutdowns. */
+#define PMEMSET_E_SDS_NOSUPP (-200028)
+
+/* The device's identity is longer than a shutdown state has room for. */
+#define PMEMSET_E_SDS_DEVICE_ID_LEN_TOO_BIG (-200029)
+
+/* No length was given for a source that is empty. */
+#define PMEMSET_E_MAP_LENGTH_UNSET (-200030)
+
+/* The file is too short and must not grow. */
+#define PMEMSET_E_SOURCE_FILE_IS_TOO_SMALL (-200031)
+
+/* The medium cannot be read or written, or has bad blocks that nobody cleared. */
+#define PMEMSET_E_IO_FAIL (-200032)
+
+/* The range ends behind the source, or does not fit into the type of a file offset. */
+#define PMEMSET_E_LENGTH_OUT_OF_RANGE (-200033)
+
+/* The source's alignment cannot be found out. */
+#define PMEMSET_E_INVALID_ALIGNMENT_VALUE (-200035)
+
+/* The persistent-memory region of the source is not where it should be. */
+#define PMEMSET_E_DAX_REGION_NOT_FOUND (-200036)
+
+/* The place of the source's namespace in its region cannot be read. */
+#define PMEMSET_E_CANNOT_READ_BOUNDS (-200037)
+
+/* The kernel or the file system has no means to list or clear bad blocks. */
+#define PMEMSET_E_BADBLOCK_NOSUPP (-200038)
+
+/* Create the file, or empty an existing one. */
+#define PMEMSET_SOURCE_FILE_CREATE_ALWAYS (1u << 0)
+
+/* Create the file if it does not exist. */
+#define PMEMSET_SOURCE_FILE_CREATE_IF_NEEDED (1u << 1)
+
+/* Do not grow the file when a mapping reaches past its end. */
+#define PMEMSET_SOURCE_FILE_DO_NOT_GROW (1u << 2)
+
+/* Leave out the drain: a later drain makes the copy durable. */
+#define PMEMSET_F_MEM_NODRAIN (1u << 0)
+
+/* Hint: bypass the cache. */
+#define PMEMSET_F_MEM_NONTEMPORAL (1u << 1)
+
+/* Hint: go through the cache. */
+#define PMEMSET_F_MEM_TEMPORAL (1u << 2)
+
+/* Hint: write combining. */
+#define PMEMSET_F_MEM_WC (1u << 3)
+
+/* Hint: write back. */
+#define PMEMSET_F_MEM_WB (1u << 4)
+
+/* Leave out the flush, too. */
+#define PMEMSET_F_MEM_NOFLUSH (1u << 5)
+
+/* All flags of pmemset_memmove(), pmemset_memcpy() and pmemset_memset(). */
+#define PMEMSET_F_MEM_VALID_FLAGS (((((PMEMSET_F_MEM_NODRAIN | PMEMSET_F_MEM_NONTEMPORAL) | PMEMSET_F_MEM_TEMPORAL) | PMEMSET_F_MEM_WC) | PMEMSET_F_MEM_WB) | PMEMSET_F_MEM_NOFLUSH)
+
+/* Bytes set aside for the payload of any event, known and future. */
+#define PMEMSET_EVENT_CONTEXT_SIZE (64)
+
+/* How a new part is placed relative to the previous one. */
+enum pmemset_coalescing {
+    /* Anywhere, as a part map of its own. */
+    PMEMSET_COALESCING_NONE = 0,
+    /* Right after the previous part if that place is free, else anywhere. */
+    PMEMSET_COALESCING_OPPORTUNISTIC = 1,
+    /* Right after the previous part, or not at all. */
+    PMEMSET_COALESCING_FULL = 2,
+};
+
+/* What is known about a part's data after the machine's last failure. */
+enum pmemset_part_state {
+    /* It cannot be known: the shutdown state belongs to another device. */
+    PMEMSET_PART_STATE_INDETERMINATE = 1,
+    /* Nothing is known to be wrong. */
+    PMEMSET_PART_STATE_OK = 2,
+    /* Nothing is known to be wrong, and this process has the source mapped already. */
+    PMEMSET_PART_STATE_OK_BUT_ALREADY_OPEN = 4,
+    /* The part was in use when the program stopped; the device lost nothing. */
+    PMEMSET_PART_STATE_OK_BUT_INTERRUPTED = 8,
+    /* The device may have lost data that was in use. */
+    PMEMSET_PART_STATE_CORRUPTED = 16,
+};
+
+/* What happened to a set. */
+enum pmemset_event {
+    /* Before a pmemset_memcpy(). */
+    PMEMSET_EVENT_COPY = 0,
+    /* Before a pmemset_memmove(). */
+    PMEMSET_EVENT_MOVE = 1,
+    /* Before a pmemset_memset(). */
+    PMEMSET_EVENT_SET = 2,
+    /* Before a flush. */
+    PMEMSET_EVENT_FLUSH = 3,
+    /* After a drain. */
+    PMEMSET_EVENT_DRAIN = 4,
+    /* Before a persist. */
+    PMEMSET_EVENT_PERSIST = 5,
+    /* Before a range goes. */
+    PMEMSET_EVENT_REMOVE_RANGE = 6,
+    /* After a part was mapped. */
+    PMEMSET_EVENT_PART_ADD = 7,
+    /* Before a part map goes. */
+    PMEMSET_EVENT_PART_REMOVE = 8,
+    /* A source's shutdown state has changed. */
+    PMEMSET_EVENT_SDS_UPDATE = 9,
+    /* A bad block was found. */
+    PMEMSET_EVENT_BADBLOCK = 10,
+    /* All bad blocks that were found have been cleared. */
+    PMEMSET_EVENT_BADBLOCKS_CLEARED = 11,
+};
+
+/* Part maps in one address arena, with one way to persist. */
+struct pmemset;
+
+/* What a set is born with. */
+struct pmemset_config;
+
+/* Which range of a source is mapped. */
+struct pmemset_map_config;
+
+/* Where bytes live: a file, an unnamed temporary, a device, a libpmem2 source. */
+struct pmemset_source;
+
+/* Address and size of a part map. */
+struct pmemset_part_descriptor {
+    /* First byte. */
+    void *addr;
+    /* Size in bytes. */
+    size_t size;
+};
+
+/* A range of a source that cannot be read. */
+struct pmemset_badblock {
+    /* First byte, from the start of the source. */
+    size_t offset;
+    /* How many. */
+    size_t length;
+};
+
+/* Payload of PMEMSET_EVENT_COPY. */
+struct pmemset_event_copy {
+    /* Where the bytes come from. */
+    void *src;
+    /* Where they go. */
+    void *dest;
+    /* How many. */
+    size_t len;
+    /* The flags as given. */
+    unsigned int flags;
+};
+
+/* Payload of PMEMSET_EVENT_MOVE. */
+struct pmemset_event_move {
+    /* Where the bytes come from. */
+    void *src;
+    /* Where they go. */
+    void *dest;
+    /* How many. */
+    size_t len;
+    /* The flags as given. */
+    unsigned int flags;
+};
+
+/* Payload of PMEMSET_EVENT_SET. */
+struct pmemset_event_set {
+    /* First byte to fill. */
+    void *dest;
+    /* The byte to fill with. */
+    int value;
+    /* How many bytes. */
+    size_t len;
+    /* The flags as given. */
+    unsigned int flags;
+};
+
+/* Payload of PMEMSET_EVENT_FLUSH. */
+struct pmemset_event_flush {
+    /* First byte. */
+    void *addr;
+    /* How many. */
+    size_t len;
+};
+
+/* Payload of PMEMSET_EVENT_PERSIST. */
+struct pmemset_event_persist {
+    /* First byte. */
+    void *addr;
+    /* How many. */
+    size_t len;
+};
+
+/* Payload of PMEMSET_EVENT_REMOVE_RANGE. */
+struct pmemset_event_remove_range {
+    /* First byte. */
+    void *addr;
+    /* How many. */
+    size_t len;
+};
+
+/* Payload of PMEMSET_EVENT_PART_REMOVE. */
+struct pmemset_event_part_remove {
+    /* First byte of the part map. */
+    void *addr;
+    /* Its size. */
+    size_t len;
+    /* Its source, or its first part's; NULL once that has been deleted. */
+    struct pmemset_source *src;
+};
+
+/* Payload of PMEMSET_EVENT_PART_ADD. */
+struct pmemset_event_part_add {
+    /* First byte of the part map. */
+    void *addr;
+    /* Its size. */
+    size_t len;
+    /* Its libpmem2 source, or NULL. */
+    struct pmem2_source *src;
+};
+
+/* Payload of PMEMSET_EVENT_SDS_UPDATE. */
+struct pmemset_event_sds_update {
+    /* The shutdown state, to be stored durably. */
+    struct pmemset_sds *sds;
+    /* Its source; NULL once that has been deleted. */
+    struct pmemset_source *src;
+};
+
+/* Payload of PMEMSET_EVENT_BADBLOCK. */
+struct pmemset_event_badblock {
+    /* Where it is. */
+    struct pmemset_badblock *bb;
+    /* In which source. */
+    struct pmemset_source *src;
+};
+
+/* Payload of PMEMSET_EVENT_BADBLOCKS_CLEARED. */
+struct pmemset_event_badblocks_cleared {
+    /* The source that has no bad blocks any more. */
+    struct pmemset_source *src;
+};
+
+/* What an event callback is told. */
+struct pmemset_event_context {
+    /* Which event. */
+    enum pmemset_event type;
+    /* Its payload. */
+    union {
+        /* Fixes the size. */
+        char _data[PMEMSET_EVENT_CONTEXT_SIZE];
+        /* PMEMSET_EVENT_COPY. */
+        struct pmemset_event_copy copy;
+        /* PMEMSET_EVENT_MOVE. */
+        struct pmemset_event_move move;
+        /* PMEMSET_EVENT_SET. */
+        struct pmemset_event_set set;
+        /* PMEMSET_EVENT_FLUSH. */
+        struct pmemset_event_flush flush;
+        /* PMEMSET_EVENT_PERSIST. */
+        struct pmemset_event_persist persist;
+        /* PMEMSET_EVENT_REMOVE_RANGE. */
+        struct pmemset_event_remove_range remove_range;
+        /* PMEMSET_EVENT_PART_REMOVE. */
+        struct pmemset_event_part_remove part_remove;
+        /* PMEMSET_EVENT_PART_ADD. */
+        struct pmemset_event_part_add part_add;
+        /* PMEMSET_EVENT_SDS_UPDATE. */
+        struct pmemset_event_sds_update sds_update;
+        /* PMEMSET_EVENT_BADBLOCK. */
+        struct pmemset_event_badblock badblock;
+        /* PMEMSET_EVENT_BADBLOCKS_CLEARED. */
+        struct pmemset_event_badblocks_cleared badblocks_cleared;
+    } data;
+};
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Makes a config with nothing set. */
+int pmemset_config_new(struct pmemset_config **cfg);
+
+/* Deletes a config and sets the pointer to NULL; the sets made with it keep theirs. */
+int pmemset_config_delete(struct pmemset_config **cfg);
+
+/* Sets the coarsest store granularity that the program can work with; mandatory. */
+int pmemset_config_set_required_store_granularity(struct pmemset_config *cfg,
+                                                  enum pmem2_granularity g);
+
+/* Sets the libpmem2 reservation in which parts are placed, or NULL for none; it must outlive the sets. */
+void pmemset_config_set_reservation(struct pmemset_config *cfg,
+                                    struct pmem2_vm_reservation *rsv);
+
+/* Sets in which states a source with a shutdown state may be mapped. */
+int pmemset_config_set_acceptable_states(struct pmemset_config *cfg, uint64_t states);
+
+/* Sets the function that is told what happens on the sets, or NULL for none. */
+void pmemset_config_set_event_callback(struct pmemset_config *config,
+                                       pmemset_event_callback *callback,
+                                       void *arg);
+
+/* Makes a set; the config is copied. */
+int pmemset_new(struct pmemset **set, struct pmemset_config *cfg);
+
+/* Syncs what was flushed, unmaps everything, frees the set and sets the pointer to NULL, whatever it returns. */
+int pmemset_delete(struct pmemset **set);
+
+/* Sets how parts that are mapped from now on are placed. */
+int pmemset_set_contiguous_part_coalescing(struct pmemset *set, enum pmemset_coalescing value);
+
+/* Stores the set's granularity, which is that of the first part mapped into it. */
+int pmemset_get_store_granularity(struct pmemset *set, enum pmem2_granularity *g);
+
+/* Makes a source of an existing file or device DAX. */
+int pmemset_source_from_file(struct pmemset_source **src, const char *file);
+
+/* Makes a source of a file, created or growing as the flags say. */
+int pmemset_xsource_from_file(struct pmemset_source **src, const char *file, uint64_t flags);
+
+/* Makes a source of an unnamed file in a directory; it grows when it is mapped and goes when it is closed. */
+int pmemset_source_from_temporary(struct pmemset_source **src,
+                                  const char *dir);
+
+/* Makes a source of one of libpmem2's, which stays the caller's. */
+int pmemset_source_from_pmem2(struct pmemset_source **src, struct pmem2_source *pmem2_src);
+
+/* Deletes a source and sets the pointer to NULL; its parts stay as they are. */
+int pmemset_source_delete(struct pmemset_source **src);
+
+/* Gives a source its shutdown state, which is copied, and says where pmemset_map() stores the state of the part. */
+int pmemset_source_set_sds(struct pmemset_source *src,
+                           struct pmemset_sds *sds,
+                           enum pmemset_part_state *state_ptr);
+
+/* Has pmemset_map() look for bad blocks of a source first, or not to, as it is at first. */
+void pmemset_source_set_badblock_detection(struct pmemset_source *src, bool value);
+
+/* Reads from a source; what its medium cannot give back is an error and not a signal. */
+int pmemset_source_pread_mcsafe(struct pmemset_source *src, void *buf, size_t size, size_t offset);
+
+/* Writes to a source; what its medium does not take is an error and not a signal. */
+int pmemset_source_pwrite_mcsafe(struct pmemset_source *src, void *buf, size_t size, size_t offset);
+
+/* Stores what offsets and lengths of a source's mappings must be multiples of. */
+int pmemset_source_alignment(struct pmemset_source *src, size_t *alignment);
+
+/* Makes a map config that stands for a whole source. */
+int pmemset_map_config_new(struct pmemset_map_config **map_cfg);
+
+/* Deletes a map config and sets the pointer to NULL. */
+int pmemset_map_config_delete(struct pmemset_map_config **map_cfg);
+
+/* Sets where in the source a mapping begins. */
+int pmemset_map_config_set_offset(struct pmemset_map_config *map_cfg, size_t offset);
+
+/* Sets how long a mapping is; 0, as it is at first, means up to the end. */
+void pmemset_map_config_set_length(struct pmemset_map_config *map_cfg, size_t length);
+
+/* Maps a source, or the range of it that the map config says, into a set; a file that is too short grows. */
+int pmemset_map(struct pmemset *set,
+                struct pmemset_source *src,
+                struct pmemset_map_config *map_cfg,
+                struct pmemset_part_descriptor *desc);
+
+/* Stores a reference to the set's first part map in address order, or NULL. */
+void pmemset_first_part_map(struct pmemset *set, struct pmemset_part_map **pmap);
+
+/* Stores a reference to the part map behind another in address order, or NULL. */
+void pmemset_next_part_map(struct pmemset *set,
+                           struct pmemset_part_map *cur,
+                           struct pmemset_part_map **next);
+
+/* Stores a reference to the part map that contains an address, or NULL. */
+int pmemset_part_map_by_address(struct pmemset *set, struct pmemset_part_map **pmap, void *addr);
+
+/* Returns the address and size of a part map; of NULL, nothing of size 0. */
+struct pmemset_part_descriptor pmemset_descriptor_part_map(struct pmemset_part_map *pmap);
+
+/* Gives a reference to a part map back and sets the pointer to NULL; the set may be deleted already. */
+void pmemset_part_map_drop(struct pmemset_part_map **pmap);
+
+/* Removes a part map to which the caller has the only reference, and sets the pointer to NULL. */
+int pmemset_remove_part_map(struct pmemset *set, struct pmemset_part_map **part);
+
+/* Removes every part that has a byte in a range, all of them or none. */
+int pmemset_remove_range(struct pmemset *set, void *addr, size_t len);
+
+/* Makes a range that cannot be read readable again; what it held is lost. */
+int pmemset_badblock_clear(struct pmemset_badblock *bb, struct pmemset_source *src);
+
+/* Makes a range durable. */
+int pmemset_persist(struct pmemset *set, void *ptr, size_t size);
+
+/* Begins to make a range durable; pmemset_drain() ends it. */
+int pmemset_flush(struct pmemset *set, void *ptr, size_t size);
+
+/* Returns when everything flushed on the set before is durable. */
+int pmemset_drain(struct pmemset *set);
+
+/* Makes a range durable beyond the platform's own buffers. */
+int pmemset_deep_flush(struct pmemset *set, void *ptr, size_t size);
+
+/* Copies between ranges that may overlap, and makes the copy durable unless the flags say otherwise. */
+void *pmemset_memmove(struct pmemset *set,
+                      void *pmemdest,
+                      void *src,
+                      size_t len,
+                      unsigned int flags);
+
+/* Copies, and makes the copy durable unless the flags say otherwise. */
+void *pmemset_memcpy(struct pmemset *set,
+                     void *pmemdest,
+                     void *src,
+                     size_t len,
+                     unsigned int flags);
+
+/* Fills a range with a byte, and makes it durable unless the flags say otherwise. */
+void *pmemset_memset(struct pmemset *set, void *pmemdest, int c, size_t len, unsigned int flags);
+
+/* Returns the errno that an error code stands for. */
+int pmemset_err_to_errno(int err);
+
+/* Returns the message of this thread's last failed call; it stays until the next failure. */
+const char *pmemset_errormsg(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#else /* PMEMSET_API_VERSION == 111 */
 
 /* The code of a failure that has no better one; the others count down from here. */
 #define PMEMSET_E_UNKNOWN (-200000)
@@ -112,11 +688,56 @@ typedef int pmemset_event_callback(struct pmemset *set, struct pmemset_event_con
 /* The file cannot be grown to the length that was asked for. */
 #define PMEMSET_E_CANNOT_TRUNCATE_SOURCE_FILE (-200021)
 
+/* The same in 1.12: the file cannot be grown to the length that was asked for. */
+#define PMEMSET_E_CANNOT_GROW_SOURCE_FILE (-200021)
+
 /* Somebody else holds a reference to the part map. */
 #define PMEMSET_E_PART_MAP_POSSIBLE_USE_AFTER_DROP (-200022)
 
 /* The reservation has no room for the part. */
 #define PMEMSET_E_CANNOT_FIT_PART_MAP (-200023)
+
+/* The offset does not fit into the type of a file offset. */
+#define PMEMSET_E_OFFSET_OUT_OF_RANGE (-200024)
+
+/* The part states contain unknown bits. */
+#define PMEMSET_E_INVALID_PART_STATES (-200025)
+
+/* The state of the part is none of those that the config accepts. */
+#define PMEMSET_E_UNDESIRABLE_PART_STATE (-200026)
+
+/* The source has a shutdown state already. */
+#define PMEMSET_E_SDS_ALREADY_SET (-200027)
+
+/* The device has no identity or no count of unsafe shutdowns. */
+#define PMEMSET_E_SDS_NOSUPP (-200028)
+
+/* The device's identity is longer than a shutdown state has room for. */
+#define PMEMSET_E_SDS_DEVICE_ID_LEN_TOO_BIG (-200029)
+
+/* No length was given for a source that is empty. */
+#define PMEMSET_E_MAP_LENGTH_UNSET (-200030)
+
+/* The file is too short and must not grow. */
+#define PMEMSET_E_SOURCE_FILE_IS_TOO_SMALL (-200031)
+
+/* The medium cannot be read or written, or has bad blocks that nobody cleared. */
+#define PMEMSET_E_IO_FAIL (-200032)
+
+/* The range ends behind the source, or does not fit into the type of a file offset. */
+#define PMEMSET_E_LENGTH_OUT_OF_RANGE (-200033)
+
+/* The source's alignment cannot be found out. */
+#define PMEMSET_E_INVALID_ALIGNMENT_VALUE (-200035)
+
+/* The persistent-memory region of the source is not where it should be. */
+#define PMEMSET_E_DAX_REGION_NOT_FOUND (-200036)
+
+/* The place of the source's namespace in its region cannot be read. */
+#define PMEMSET_E_CANNOT_READ_BOUNDS (-200037)
+
+/* The kernel or the file system has no means to list or clear bad blocks. */
+#define PMEMSET_E_BADBLOCK_NOSUPP (-200038)
 
 /* Create the file, or empty an existing one. */
 #define PMEMSET_SOURCE_FILE_CREATE_ALWAYS (1u << 0)
@@ -204,6 +825,9 @@ struct pmemset;
 /* What a set is born with. */
 struct pmemset_config;
 
+/* Which range of a source is mapped. */
+struct pmemset_map_config;
+
 /* A range of a source, not mapped yet. */
 struct pmemset_part;
 
@@ -216,6 +840,14 @@ struct pmemset_part_shutdown_state_data;
 /* Where bytes live: a file, an unnamed temporary, a device, a libpmem2 source. */
 struct pmemset_source;
 
+/* Address and size of a part map. */
+struct pmemset_part_descriptor {
+    /* First byte. */
+    void *addr;
+    /* Size in bytes. */
+    size_t size;
+};
+
 /* Optional results of pmemset_part_map(). */
 struct pmemset_extras {
     /* Ignored. */
@@ -226,12 +858,12 @@ struct pmemset_extras {
     enum pmemset_part_state *state;
 };
 
-/* Address and size of a part map. */
-struct pmemset_part_descriptor {
-    /* First byte. */
-    void *addr;
-    /* Size in bytes. */
-    size_t size;
+/* A range of a source that cannot be read. */
+struct pmemset_badblock {
+    /* First byte, from the start of the source. */
+    size_t offset;
+    /* How many. */
+    size_t length;
 };
 
 /* Payload of PMEMSET_EVENT_COPY. */
@@ -300,7 +932,7 @@ struct pmemset_event_part_remove {
     void *addr;
     /* Its size. */
     size_t len;
-    /* Its source. */
+    /* Its source, or its first part's; NULL once that has been deleted. */
     struct pmemset_source *src;
 };
 
@@ -392,6 +1024,36 @@ int pmemset_source_from_pmem2(struct pmemset_source **src, struct pmem2_source *
 /* Deletes a source and sets the pointer to NULL; its parts stay as they are. */
 int pmemset_source_delete(struct pmemset_source **src);
 
+/* Has pmemset_map() look for bad blocks of a source first, or not to, as it is at first. */
+void pmemset_source_set_badblock_detection(struct pmemset_source *src, bool value);
+
+/* Reads from a source; what its medium cannot give back is an error and not a signal. */
+int pmemset_source_pread_mcsafe(struct pmemset_source *src, void *buf, size_t size, size_t offset);
+
+/* Writes to a source; what its medium does not take is an error and not a signal. */
+int pmemset_source_pwrite_mcsafe(struct pmemset_source *src, void *buf, size_t size, size_t offset);
+
+/* Stores what offsets and lengths of a source's mappings must be multiples of. */
+int pmemset_source_alignment(struct pmemset_source *src, size_t *alignment);
+
+/* Makes a map config that stands for a whole source. */
+int pmemset_map_config_new(struct pmemset_map_config **map_cfg);
+
+/* Deletes a map config and sets the pointer to NULL. */
+int pmemset_map_config_delete(struct pmemset_map_config **map_cfg);
+
+/* Sets where in the source a mapping begins. */
+int pmemset_map_config_set_offset(struct pmemset_map_config *map_cfg, size_t offset);
+
+/* Sets how long a mapping is; 0, as it is at first, means up to the end. */
+void pmemset_map_config_set_length(struct pmemset_map_config *map_cfg, size_t length);
+
+/* Maps a source, or the range of it that the map config says, into a set; a file that is too short grows. */
+int pmemset_map(struct pmemset *set,
+                struct pmemset_source *src,
+                struct pmemset_map_config *map_cfg,
+                struct pmemset_part_descriptor *desc);
+
 /* Makes a part of a source, to be mapped into a set; a length of 0 means up to the end. */
 int pmemset_part_new(struct pmemset_part **part,
                      struct pmemset *set,
@@ -430,6 +1092,9 @@ int pmemset_remove_part_map(struct pmemset *set, struct pmemset_part_map **part)
 /* Removes every part that has a byte in a range, all of them or none. */
 int pmemset_remove_range(struct pmemset *set, void *addr, size_t len);
 
+/* Makes a range that cannot be read readable again; what it held is lost. */
+int pmemset_badblock_clear(struct pmemset_badblock *bb, struct pmemset_source *src);
+
 /* Makes a range durable. */
 int pmemset_persist(struct pmemset *set, void *ptr, size_t size);
 
@@ -467,6 +1132,8 @@ const char *pmemset_errormsg(void);
 
 #ifdef __cplusplus
 }
+#endif
+
 #endif
 
 #ifdef __cplusplus

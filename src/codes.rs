@@ -45,10 +45,40 @@ pub const PMEMSET_E_INVALID_SOURCE_FILE_CREATE_FLAGS: i32 = -200019;
 pub const PMEMSET_E_CANNOT_CREATE_TEMP_FILE: i32 = -200020;
 /// The file cannot be grown to the length that was asked for.
 pub const PMEMSET_E_CANNOT_TRUNCATE_SOURCE_FILE: i32 = -200021;
+/// The same in 1.12: the file cannot be grown to the length that was asked for.
+pub const PMEMSET_E_CANNOT_GROW_SOURCE_FILE: i32 = -200021;
 /// Somebody else holds a reference to the part map.
 pub const PMEMSET_E_PART_MAP_POSSIBLE_USE_AFTER_DROP: i32 = -200022;
 /// The reservation has no room for the part.
 pub const PMEMSET_E_CANNOT_FIT_PART_MAP: i32 = -200023;
+/// The offset does not fit into the type of a file offset.
+pub const PMEMSET_E_OFFSET_OUT_OF_RANGE: i32 = -200024;
+/// The part states contain unknown bits.
+pub const PMEMSET_E_INVALID_PART_STATES: i32 = -200025;
+/// The state of the part is none of those that the config accepts.
+pub const PMEMSET_E_UNDESIRABLE_PART_STATE: i32 = -200026;
+/// The source has a shutdown state already.
+pub const PMEMSET_E_SDS_ALREADY_SET: i32 = -200027;
+/// The device has no identity or no count of unsafe shutdowns.
+pub const PMEMSET_E_SDS_NOSUPP: i32 = -200028;
+/// The device's identity is longer than a shutdown state has room for.
+pub const PMEMSET_E_SDS_DEVICE_ID_LEN_TOO_BIG: i32 = -200029;
+/// No length was given for a source that is empty.
+pub const PMEMSET_E_MAP_LENGTH_UNSET: i32 = -200030;
+/// The file is too short and must not grow.
+pub const PMEMSET_E_SOURCE_FILE_IS_TOO_SMALL: i32 = -200031;
+/// The medium cannot be read or written, or has bad blocks that nobody cleared.
+pub const PMEMSET_E_IO_FAIL: i32 = -200032;
+/// The range ends behind the source, or does not fit into the type of a file offset.
+pub const PMEMSET_E_LENGTH_OUT_OF_RANGE: i32 = -200033;
+/// The source's alignment cannot be found out.
+pub const PMEMSET_E_INVALID_ALIGNMENT_VALUE: i32 = -200035;
+/// The persistent-memory region of the source is not where it should be.
+pub const PMEMSET_E_DAX_REGION_NOT_FOUND: i32 = -200036;
+/// The place of the source's namespace in its region cannot be read.
+pub const PMEMSET_E_CANNOT_READ_BOUNDS: i32 = -200037;
+/// The kernel or the file system has no means to list or clear bad blocks.
+pub const PMEMSET_E_BADBLOCK_NOSUPP: i32 = -200038;
 
 /// Create the file, or empty an existing one.
 pub const PMEMSET_SOURCE_FILE_CREATE_ALWAYS: u32 = 1u32 << 0;
@@ -56,6 +86,8 @@ pub const PMEMSET_SOURCE_FILE_CREATE_ALWAYS: u32 = 1u32 << 0;
 pub const PMEMSET_SOURCE_FILE_CREATE_IF_NEEDED: u32 = 1u32 << 1;
 /// Grow the file when a mapping reaches past its end; it never shrinks.
 pub const PMEMSET_SOURCE_FILE_TRUNCATE_IF_NEEDED: u32 = 1u32 << 2;
+/// Do not grow the file when a mapping reaches past its end.
+pub const PMEMSET_SOURCE_FILE_DO_NOT_GROW: u32 = 1u32 << 2;
 /// All flags of pmemset_xsource_from_file().
 pub const PMEMSET_SOURCE_FILE_CREATE_VALID_FLAGS: u32 = PMEMSET_SOURCE_FILE_CREATE_ALWAYS
     | PMEMSET_SOURCE_FILE_CREATE_IF_NEEDED

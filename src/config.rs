@@ -1,7 +1,9 @@
 //! What a set is born with.
 
+use crate::error::{Error, Result};
 use crate::event::Observer;
 use crate::granularity::Granularity;
+use crate::source::sds::State;
 
 /// The settings of a set. A set copies them: changing a config later changes no set.
 #[derive(Clone, Default)]
@@ -9,6 +11,17 @@ pub struct Config {
     required: Option<Granularity>,
     observer: Observer,
     reservation: usize,
+    /// Bits of [`State`].
+    acceptable: Acceptable,
+}
+
+#[derive(Clone, Copy)]
+struct Acceptable(u64);
+
+impl Default for Acceptable {
+    fn default() -> Self {
+        Acceptable(State::Ok as u64 | State::OkButAlreadyOpen as u64)
+    }
 }
 
 impl Config {
@@ -46,6 +59,21 @@ impl Config {
     pub unsafe fn set_reservation(&mut self, reservation: usize) -> &mut Self {
         self.reservation = reservation;
         self
+    }
+
+    /// The states, as a union of [`State`]s, in which a source that has a shutdown state may be mapped. At first `Ok` and
+    /// `OkButAlreadyOpen`.
+    pub fn set_acceptable_states(&mut self, states: u64) -> Result<&mut Self> {
+        if states & !State::ALL != 0 {
+            return Err(Error::InvalidPartStates(states));
+        }
+        self.acceptable = Acceptable(states);
+        Ok(self)
+    }
+
+    /// See [`set_acceptable_states`](Self::set_acceptable_states).
+    pub fn acceptable_states(&self) -> u64 {
+        self.acceptable.0
     }
 
     /// See [`set_reservation`](Self::set_reservation).

@@ -85,6 +85,8 @@ pub enum Error {
     CannotCreateTemporary(Name, i32),
     /// The path is no regular file and no device DAX.
     InvalidSourceType(Name),
+    /// No source was given to map.
+    NullSource,
     /// A libpmem2 source that cannot be used (why).
     InvalidPmem2Source(&'static str),
     /// A libpmem2 call failed (which, its code, its message).
@@ -131,6 +133,36 @@ pub enum Error {
     CannotFit(usize),
     /// Deep flush failed (address, errno).
     DeepFlush(usize, i32),
+    /// An offset beyond the largest file offset, in an interface of 1.12.
+    OffsetOutOfRange(usize),
+    /// A range that ends behind the source or beyond the largest file offset (offset, length).
+    LengthOutOfRange(usize, usize),
+    /// Unknown part states.
+    InvalidPartStates(u64),
+    /// The state of a source is not acceptable (the state, the acceptable ones).
+    UndesirableState(&'static str, u64),
+    /// The source has a shutdown state already.
+    SdsAlreadySet,
+    /// The source's device has no identity or no count of unsafe shutdowns (what is wrong).
+    SdsUnsupported(&'static str),
+    /// The identity of the source's device has more than this many bytes.
+    SdsIdTooLong(usize),
+    /// The source is empty and no length was given, in an interface of 1.12.
+    LengthUnset,
+    /// The file is too short and must not grow (offset, length, the file's size).
+    FileTooSmall(usize, usize, usize),
+    /// The medium could not be read or written (what for, offset, errno).
+    Medium(&'static str, usize, i32),
+    /// The source has bad blocks that nobody cleared (offset and length of the first).
+    BadBlocks(usize, usize),
+    /// The alignment of a device that is published makes no sense.
+    InvalidAlignment(u64),
+    /// The persistent-memory region of the source is not where it should be.
+    RegionNotFound(Name),
+    /// The place of the source's namespace in its region cannot be read.
+    CannotReadBounds(Name),
+    /// Bad blocks cannot be listed or cleared here (what is missing).
+    BadBlocksUnsupported(&'static str),
 }
 
 impl Error {
@@ -146,7 +178,7 @@ impl Error {
             NotDurable(_, _, errno) => -errno,
             NullPath | PathNotFound(_) | SourceDeleted(_) => codes::PMEMSET_E_INVALID_SOURCE_PATH,
             CannotCreateTemporary(..) => codes::PMEMSET_E_CANNOT_CREATE_TEMP_FILE,
-            InvalidSourceType(_) => codes::PMEMSET_E_INVALID_SOURCE_TYPE,
+            InvalidSourceType(_) | NullSource => codes::PMEMSET_E_INVALID_SOURCE_TYPE,
             InvalidPmem2Source(_) => codes::PMEMSET_E_INVALID_PMEM2_SOURCE,
             Pmem2(..) => codes::PMEMSET_E_INVALID_PMEM2_MAP,
             Pmem2Missing(_) => codes::PMEMSET_E_NOSUPP,
@@ -168,6 +200,20 @@ impl Error {
             PartMapInUse(..) => codes::PMEMSET_E_PART_MAP_POSSIBLE_USE_AFTER_DROP,
             CannotFit(_) => codes::PMEMSET_E_CANNOT_FIT_PART_MAP,
             DeepFlush(..) => codes::PMEMSET_E_DEEP_FLUSH_FAIL,
+            OffsetOutOfRange(_) => codes::PMEMSET_E_OFFSET_OUT_OF_RANGE,
+            LengthOutOfRange(..) => codes::PMEMSET_E_LENGTH_OUT_OF_RANGE,
+            InvalidPartStates(_) => codes::PMEMSET_E_INVALID_PART_STATES,
+            UndesirableState(..) => codes::PMEMSET_E_UNDESIRABLE_PART_STATE,
+            SdsAlreadySet => codes::PMEMSET_E_SDS_ALREADY_SET,
+            SdsUnsupported(_) => codes::PMEMSET_E_SDS_NOSUPP,
+            SdsIdTooLong(_) => codes::PMEMSET_E_SDS_DEVICE_ID_LEN_TOO_BIG,
+            LengthUnset => codes::PMEMSET_E_MAP_LENGTH_UNSET,
+            FileTooSmall(..) => codes::PMEMSET_E_SOURCE_FILE_IS_TOO_SMALL,
+            Medium(..) | BadBlocks(..) => codes::PMEMSET_E_IO_FAIL,
+            InvalidAlignment(_) => codes::PMEMSET_E_INVALID_ALIGNMENT_VALUE,
+            RegionNotFound(_) => codes::PMEMSET_E_DAX_REGION_NOT_FOUND,
+            CannotReadBounds(_) => codes::PMEMSET_E_CANNOT_READ_BOUNDS,
+            BadBlocksUnsupported(_) => codes::PMEMSET_E_BADBLOCK_NOSUPP,
         }
     }
 
@@ -184,7 +230,8 @@ impl Error {
             | NotDurable(_, _, errno)
             | CannotCreateTemporary(_, errno)
             | CannotGrow(_, errno)
-            | DeepFlush(_, errno) => Some(errno),
+            | DeepFlush(_, errno)
+            | Medium(_, _, errno) => Some(errno),
             _ => None,
         }
     }
@@ -213,6 +260,7 @@ impl fmt::Display for Error {
             InvalidSourceType(name) => {
                 write!(f, "{name} is neither a regular file nor a device DAX")
             }
+            NullSource => f.write_str("the source must not be NULL"),
             InvalidPmem2Source(why) => write!(f, "libpmem2 source cannot be used: {why}"),
             Pmem2(call, code, text) => write!(f, "{call} failed with code {code}: {text}"),
             Pmem2Errno(call, _) => write!(f, "{call} failed"),
@@ -272,6 +320,40 @@ impl fmt::Display for Error {
             ),
             CannotFit(len) => write!(f, "the reservation has no free place of {len} bytes"),
             DeepFlush(addr, _) => write!(f, "deep flush of the range at {addr:#x} failed"),
+            OffsetOutOfRange(offset) => {
+                write!(f, "offset {offset} is beyond the largest file offset")
+            }
+            LengthOutOfRange(offset, length) => write!(
+                f,
+                "{length} bytes at offset {offset} end behind the source or beyond the largest file offset"
+            ),
+            InvalidPartStates(states) => write!(f, "part states {states:#x} have unknown bits"),
+            UndesirableState(state, acceptable) => write!(
+                f,
+                "the part is in state {state}, which is not among the acceptable ones ({acceptable:#x})"
+            ),
+            SdsAlreadySet => f.write_str("the source has a shutdown state already"),
+            SdsUnsupported(why) => write!(f, "no shutdown state for this source: {why}"),
+            SdsIdTooLong(most) => write!(f, "the device's identity is longer than {most} bytes"),
+            LengthUnset => f.write_str("the source is empty and no length was set"),
+            FileTooSmall(offset, length, size) => write!(
+                f,
+                "{length} bytes at offset {offset} do not fit into the file, which has {size} bytes and must not grow"
+            ),
+            Medium(what, offset, _) => write!(f, "cannot {what} the source at offset {offset}"),
+            BadBlocks(offset, length) => write!(
+                f,
+                "the source has bad blocks; the first: {length} bytes at offset {offset}"
+            ),
+            InvalidAlignment(align) => write!(f, "the device's alignment makes no sense: {align}"),
+            RegionNotFound(name) => write!(f, "cannot find the persistent-memory region of {name}"),
+            CannotReadBounds(name) => {
+                write!(
+                    f,
+                    "cannot read where the namespace of {name} is in its region"
+                )
+            }
+            BadBlocksUnsupported(what) => write!(f, "bad blocks cannot be handled here: {what}"),
         }?;
         match self.errno() {
             Some(errno) => {

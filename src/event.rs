@@ -40,6 +40,26 @@ pub enum Event {
         len: usize,
         pmem2_source: usize,
     },
+    /// Before a range goes: what [`Set::remove_range`] was called with. This and the following are told only on a set into
+    /// which a source has been mapped directly ([`Set::map_source`]).
+    RemoveRange { addr: usize, len: usize },
+    /// Before a part map goes: it is not found any more, but its memory is still mapped. Its first part's source as the C
+    /// interface knows it, 0 if that is gone.
+    PartRemove {
+        addr: usize,
+        len: usize,
+        source: usize,
+    },
+    /// The shutdown state of a source has changed: the address of the [`Sds`](crate::Sds), valid during the call.
+    SdsUpdate { sds: usize, source: usize },
+    /// A range of the source cannot be read.
+    BadBlock {
+        offset: usize,
+        length: usize,
+        source: usize,
+    },
+    /// All bad blocks that were found in a source have been cleared.
+    BadBlocksCleared { source: usize },
 }
 
 /// A closure that observes a set.

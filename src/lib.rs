@@ -57,3 +57,5 @@ pub use event::{Event, Observer, ObserverFn};
 pub use granularity::Granularity;
 pub use set::{Coalescing, Copying, Extent, Flags, Part, PartMap, Set};
 pub use source::Source;
+pub use source::badblock::BadBlock;
+pub use source::sds::{Sds, State};

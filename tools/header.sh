@@ -4,27 +4,29 @@
 # cbindgen reads one file with the modules of the C interface in a fixed order, so that the order of the
 # header does not depend on file names, and constants elsewhere in the crate stay out of it. What
 # cbindgen cannot say is mended afterwards: parentheses around negative numbers, comments on one line, and
-# the union inside struct pmemset_event_context, which has no name of its own in C. A second dialect of
-# the interface is a second call of `body` with a configuration of its own.
+# the union inside struct pmemset_event_context, which has no name of its own in C. The two releases of the
+# interface are two calls of `body`: lines of cbindgen.toml that end in the number of one are not read for the
+# other, and neither is src/capi/types_NUMBER.rs. What cbindgen cannot make stands in tools/header.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export LC_ALL=C
 
 out=include/libpmemset.h
-modules="config set source part part_map persist mem error"
+modules="config set source map_config part part_map badblock persist mem error"
 cbindgen=$(tools/cbindgen.sh)
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
-# gather FILE: the sources of the interface as one file.
+# gather RELEASE FILE: the sources of the interface as one file.
 gather() {
 	{
 		echo "mod codes {"; cat src/codes.rs; echo "}"
 		echo "mod types {"; cat src/capi/types.rs; echo "}"
+		echo "mod types_release {"; cat "src/capi/types_$1.rs"; echo "}"
 		for m in $modules; do
 			echo "mod $m {"; cat "src/capi/$m.rs"; echo "}"
 		done
-	} >"$1"
+	} >"$2"
 	# A function in a file that is not listed above would silently be missing.
 	local stray
 	stray=$(grep -rlE '^#\[unsafe\(no_mangle\)\]' src | sort)
@@ -37,9 +39,11 @@ gather() {
 	fi
 }
 
-# body CONFIG SOURCE: the header that cbindgen makes of it, mended.
+# body RELEASE OTHER: what cbindgen makes of the interface of a release, mended.
 body() {
-	"$cbindgen" --quiet --lang c --config "$1" "$2" >"$tmp/raw.h"
+	gather "$1" "$tmp/interface.rs"
+	sed "/# $2\$/d" cbindgen.toml >"$tmp/config.toml"
+	"$cbindgen" --quiet --lang c --config "$tmp/config.toml" "$tmp/interface.rs" >"$tmp/raw.h"
 	awk '
 		# cbindgen writes a comment of one line as three.
 		/^ *\/\*$/ { open = $0; next }
@@ -69,9 +73,24 @@ body() {
 		-e 's/[ \t]+$//' | cat -s
 }
 
-gather "$tmp/interface.rs"
-body cbindgen.toml "$tmp/interface.rs" >"$tmp/libpmemset.h"
-foreign=$(grep -E '^#define ' "$tmp/libpmemset.h" | grep -vE '^#define (LIBPMEMSET_H 1|PMEMSET_[A-Z0-9_]+ )' || true)
+body 112 111 >"$tmp/112.h"
+body 111 112 >"$tmp/111.h"
+{
+	cat tools/header/begin.h
+	echo
+	echo "#if PMEMSET_API_VERSION == 112"
+	echo
+	cat tools/header/112.h "$tmp/112.h"
+	echo
+	echo "#else /* PMEMSET_API_VERSION == 111 */"
+	echo
+	cat "$tmp/111.h"
+	echo
+	echo "#endif"
+	echo
+	cat tools/header/end.h
+} | cat -s >"$tmp/libpmemset.h"
+foreign=$(grep -E '^#define ' "$tmp/libpmemset.h" | grep -vE '^#define (LIBPMEMSET_H 1|PMEMSET_[A-Z0-9_]+(\([a-z]*\))? |FILE_CREATE_MODE_FROM_FLAG\()' || true)
 if [ -n "$foreign" ]; then
 	echo "header.sh: a constant that is not the interface's: $foreign" >&2
 	exit 1

@@ -3,6 +3,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::types::*;
+use super::types_112::*;
 use super::{arg, end, fail, object_delete, object_out, trace_call};
 use crate::config::Config;
 use crate::error::Error;
@@ -71,6 +72,25 @@ pub unsafe extern "C" fn pmemset_config_set_reservation(
     }
 }
 
+/// Sets in which states a source with a shutdown state may be mapped.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_config_set_acceptable_states(
+    cfg: *mut pmemset_config,
+    states: u64,
+) -> c_int {
+    trace_call!(
+        BASIC,
+        "pmemset_config_set_acceptable_states",
+        "{cfg:p}, {states:#x}"
+    );
+    // SAFETY: the caller's promises.
+    let set = unsafe { arg(cfg.cast::<Config>(), "cfg") }.and_then(|config| {
+        config.set_acceptable_states(states)?;
+        Ok(())
+    });
+    end("pmemset_config_set_acceptable_states", set)
+}
+
 /// Sets the function that is told what happens on the sets, or NULL for none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmemset_config_set_event_callback(
@@ -115,6 +135,8 @@ fn tell(callback: usize, arg: usize, set: &Set, event: &Event) {
             _data: [0; crate::codes::PMEMSET_EVENT_CONTEXT_SIZE],
         },
     };
+    // What payloads point to lives across the call.
+    let (mut bad, mut sds);
     let ptr = |addr: usize| addr as *mut c_void;
     let kind = match *event {
         Event::Copy {
@@ -178,6 +200,51 @@ fn tell(callback: usize, arg: usize, set: &Set, event: &Event) {
                 src: pmem2_source as *mut pmem2_source,
             };
             pmemset_event::PartAdd
+        }
+        Event::RemoveRange { addr, len } => {
+            ctx.data.remove_range = pmemset_event_remove_range {
+                addr: ptr(addr),
+                len,
+            };
+            pmemset_event::RemoveRange
+        }
+        Event::PartRemove { addr, len, source } => {
+            ctx.data.part_remove = pmemset_event_part_remove {
+                addr: ptr(addr),
+                len,
+                src: source as *mut pmemset_source,
+            };
+            pmemset_event::PartRemove
+        }
+        Event::SdsUpdate {
+            sds: changed,
+            source,
+        } => {
+            // SAFETY: valid during the call, and laid out alike.
+            sds = unsafe { *(changed as *const pmemset_sds) };
+            ctx.data.sds_update = pmemset_event_sds_update {
+                sds: &mut sds,
+                src: source as *mut pmemset_source,
+            };
+            pmemset_event::SdsUpdate
+        }
+        Event::BadBlock {
+            offset,
+            length,
+            source,
+        } => {
+            bad = pmemset_badblock { offset, length };
+            ctx.data.badblock = pmemset_event_badblock {
+                bb: &mut bad,
+                src: source as *mut pmemset_source,
+            };
+            pmemset_event::Badblock
+        }
+        Event::BadBlocksCleared { source } => {
+            ctx.data.badblocks_cleared = pmemset_event_badblocks_cleared {
+                src: source as *mut pmemset_source,
+            };
+            pmemset_event::BadblocksCleared
         }
     };
     ctx.r#type = kind as pmemset_event_value;

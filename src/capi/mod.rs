@@ -9,6 +9,7 @@
 //! | `struct pmemset_config` | `Box<Config>` | the caller |
 //! | `struct pmemset` | [`Set`], as its core | the caller |
 //! | `struct pmemset_source` | `Box<Source>` | the caller |
+//! | `struct pmemset_map_config` | a box with offset and length | the caller |
 //! | `struct pmemset_part` | `Box<`[`CPart`]`>` | the caller, until it is mapped |
 //! | `struct pmemset_part_map` | a [`Slot`] of the set | the set; the caller has a reference |
 #![allow(
@@ -16,8 +17,10 @@
     reason = "the module says once what all callers promise"
 )]
 
+mod badblock;
 mod config;
 pub(crate) mod error;
+mod map_config;
 mod mem;
 mod part;
 mod part_map;
@@ -25,6 +28,8 @@ mod persist;
 mod set;
 mod source;
 pub(crate) mod types;
+mod types_111;
+pub(crate) mod types_112;
 
 use std::ffi::c_int;
 use std::mem::ManuallyDrop;

@@ -4,6 +4,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
 
 use super::types::*;
+use super::types_111::{pmemset_extras, pmemset_part, pmemset_part_state};
 use super::{CPart, arg, end, object_delete, object_out, trace_call};
 use crate::error::{Error, Result};
 use crate::set::{Core, Part, Set};

@@ -143,7 +143,7 @@ pub unsafe extern "C" fn pmemset_remove_part_map(
         let set = unsafe { set_arg(set)? };
         // SAFETY: the caller's promises.
         let out = unsafe { arg(part, "part")? };
-        set.core().remove_map(slot_arg(*out, "*part")?)?;
+        set.remove_slot(slot_arg(*out, "*part")?)?;
         *out = null_mut();
         Ok(())
     };

@@ -1,12 +1,14 @@
 //! pmemset_source_from_file(3) and its family.
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
 
 use super::types::*;
-use super::{arg, end, object_delete, object_out, trace_call};
+use super::types_112::pmemset_sds;
+use super::{arg, end, fail, object_delete, object_out, range_arg, trace_call};
 use crate::error::{Error, Result};
 use crate::source::Source;
+use crate::source::sds::Sds;
 
 /// A path, or its absence.
 ///
@@ -31,7 +33,10 @@ unsafe fn make(
     // SAFETY: as the caller promises.
     let out = unsafe { arg(src, "src")? };
     *out = std::ptr::null_mut();
-    object_out(out, source()?)
+    object_out(out, source()?)?;
+    // SAFETY: just made, and the caller's alone.
+    unsafe { &*out.cast::<Source>() }.set_handle(*out as usize);
+    Ok(())
 }
 
 /// Makes a source of an existing file or device DAX.
@@ -51,7 +56,7 @@ pub unsafe extern "C" fn pmemset_source_from_file(
 pub unsafe extern "C" fn pmemset_xsource_from_file(
     src: *mut *mut pmemset_source,
     file: *const c_char,
-    flags: c_uint,
+    flags: pmemset_source_flags,
 ) -> c_int {
     trace_call!(
         BASIC,
@@ -59,7 +64,7 @@ pub unsafe extern "C" fn pmemset_xsource_from_file(
         "{src:p}, {file:p}, {flags:#x}"
     );
     // SAFETY: the caller's promises.
-    let made = unsafe { make(src, || Source::open_with(path_arg(file)?, u64::from(flags))) };
+    let made = unsafe { make(src, || Source::open_with(path_arg(file)?, flags)) };
     end("pmemset_xsource_from_file", made)
 }
 
@@ -97,6 +102,118 @@ pub unsafe extern "C" fn pmemset_source_from_pmem2(
 pub unsafe extern "C" fn pmemset_source_delete(src: *mut *mut pmemset_source) -> c_int {
     trace_call!(BASIC, "pmemset_source_delete", "{src:p}");
     // SAFETY: the caller's promises.
-    let deleted = unsafe { object_delete::<Source, _>(src, "src") };
+    let deleted = unsafe {
+        // What is mapped of it does not know it by this address any more.
+        if let Some(source) = src.as_ref().and_then(|src| src.cast::<Source>().as_ref()) {
+            source.set_handle(0);
+        }
+        object_delete::<Source, _>(src, "src")
+    };
     end("pmemset_source_delete", deleted)
+}
+
+/// Gives a source its shutdown state, which is copied, and says where pmemset_map() stores the state of the part.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_source_set_sds(
+    src: *mut pmemset_source,
+    sds: *mut pmemset_sds,
+    state_ptr: *mut pmemset_part_state_value,
+) -> c_int {
+    trace_call!(
+        BASIC,
+        "pmemset_source_set_sds",
+        "{src:p}, {sds:p}, {state_ptr:p}"
+    );
+    let set = || -> Result<()> {
+        // SAFETY: the caller's promises.
+        let source = unsafe { arg(src.cast::<Source>(), "src")? };
+        // SAFETY: the caller's promises; the two types are laid out alike.
+        let sds = unsafe { arg(sds.cast::<Sds>(), "sds")? };
+        source.set_sds(sds, state_ptr as usize)
+    };
+    end("pmemset_source_set_sds", set())
+}
+
+/// Has pmemset_map() look for bad blocks of a source first, or not to, as it is at first.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_source_set_badblock_detection(
+    src: *mut pmemset_source,
+    value: pmemset_bool,
+) {
+    trace_call!(
+        BASIC,
+        "pmemset_source_set_badblock_detection",
+        "{src:p}, {value}"
+    );
+    // SAFETY: the caller's promises.
+    match unsafe { arg(src.cast::<Source>(), "src") } {
+        Ok(source) => source.set_badblock_detection(value != 0),
+        Err(e) => {
+            fail("pmemset_source_set_badblock_detection", &e);
+        }
+    }
+}
+
+/// Reads from a source; what its medium cannot give back is an error and not a signal.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_source_pread_mcsafe(
+    src: *mut pmemset_source,
+    buf: *mut c_void,
+    size: usize,
+    offset: usize,
+) -> c_int {
+    trace_call!(
+        BASIC,
+        "pmemset_source_pread_mcsafe",
+        "{src:p}, {buf:p}, {size}, {offset}"
+    );
+    let read = || -> Result<()> {
+        // SAFETY: the caller's promises.
+        let source = unsafe { arg(src.cast::<Source>(), "src")? };
+        range_arg(buf, size, "buf")?;
+        // SAFETY: the caller's promises.
+        unsafe { source.read(buf.cast(), size, offset) }
+    };
+    end("pmemset_source_pread_mcsafe", read())
+}
+
+/// Writes to a source; what its medium does not take is an error and not a signal.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_source_pwrite_mcsafe(
+    src: *mut pmemset_source,
+    buf: *mut c_void,
+    size: usize,
+    offset: usize,
+) -> c_int {
+    trace_call!(
+        BASIC,
+        "pmemset_source_pwrite_mcsafe",
+        "{src:p}, {buf:p}, {size}, {offset}"
+    );
+    let write = || -> Result<()> {
+        // SAFETY: the caller's promises.
+        let source = unsafe { arg(src.cast::<Source>(), "src")? };
+        range_arg(buf, size, "buf")?;
+        // SAFETY: the caller's promises.
+        unsafe { source.write(buf.cast(), size, offset) }
+    };
+    end("pmemset_source_pwrite_mcsafe", write())
+}
+
+/// Stores what offsets and lengths of a source's mappings must be multiples of.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_source_alignment(
+    src: *mut pmemset_source,
+    alignment: *mut usize,
+) -> c_int {
+    trace_call!(BASIC, "pmemset_source_alignment", "{src:p}, {alignment:p}");
+    let find = || -> Result<()> {
+        // SAFETY: the caller's promises.
+        let source = unsafe { arg(src.cast::<Source>(), "src")? };
+        // SAFETY: the caller's promises.
+        let out = unsafe { arg(alignment, "alignment")? };
+        *out = source.alignment()?;
+        Ok(())
+    };
+    end("pmemset_source_alignment", find())
 }

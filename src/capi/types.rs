@@ -1,4 +1,4 @@
-//! The types of the C interface, laid out as C programs have compiled them in.
+//! The types of the C interface that both releases have, laid out as C programs have compiled them in.
 //!
 //! Values of C enums come and go as integers: a bad value from a C caller in a Rust enum would be
 //! undefined behaviour. The aliases named `*_value` print as the C enum in the header.
@@ -8,8 +8,8 @@
     reason = "some are only for the header that is made of this file"
 )]
 
-use crate::codes::PMEMSET_EVENT_CONTEXT_SIZE;
-use core::ffi::{c_char, c_int, c_uint, c_void};
+use super::types_112::pmemset_event_context;
+use core::ffi::{c_int, c_uint, c_void};
 
 // Opaque to C. Without repr(C), so that the header shows a name only.
 
@@ -21,23 +21,18 @@ pub struct pmemset {
 pub struct pmemset_config {
     _opaque: [u8; 0],
 }
-/// Where bytes live: a file, an unnamed temporary, a device, a libpmem2 source.
-pub struct pmemset_source {
+/// Which range of a source is mapped.
+pub struct pmemset_map_config {
     _opaque: [u8; 0],
 }
-/// A range of a source, not mapped yet.
-pub struct pmemset_part {
+/// Where bytes live: a file, an unnamed temporary, a device, a libpmem2 source.
+pub struct pmemset_source {
     _opaque: [u8; 0],
 }
 /// A mapped part, or a run of coalesced ones.
 pub struct pmemset_part_map {
     _opaque: [u8; 0],
 }
-/// Named in struct pmemset_extras, never defined by any release.
-pub struct pmemset_part_shutdown_state_data {
-    _opaque: [u8; 0],
-}
-
 /// libpmem2's source; the header leaves its definition to libpmem2.h.
 pub struct pmem2_source {
     _opaque: [u8; 0],
@@ -70,47 +65,26 @@ pub enum pmemset_coalescing {
 /// A value of [`pmemset_coalescing`] from a C caller.
 pub type pmemset_coalescing_value = c_int;
 
-/// What is known about a part's data after the machine's last failure.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum pmemset_part_state {
-    /// The device's facts cannot be read.
-    Indeterminate = 0,
-    /// Nothing is known to be wrong.
-    Ok = 1,
-    /// The part was in use when the machine stopped; the data is whole.
-    OkButInterrupted = 2,
-    /// The device lost data that was in use.
-    Corrupted = 3,
-}
-/// A value of [`pmemset_part_state`], stored for a C caller.
+/// A value of `pmemset_part_state` of either release, stored for a C caller.
 pub type pmemset_part_state_value = c_int;
 
-/// What happened to a set.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum pmemset_event {
-    /// Before a pmemset_memcpy().
-    Copy = 0,
-    /// Before a pmemset_memmove().
-    Move = 1,
-    /// Before a pmemset_memset().
-    Set = 2,
-    /// Before a flush.
-    Flush = 3,
-    /// After a drain.
-    Drain = 4,
-    /// Before a persist.
-    Persist = 5,
-    /// A bad block was found.
-    BadBlock = 6,
-    /// After a part was mapped.
-    PartAdd = 7,
-    /// Before a part map goes.
-    PartRemove = 8,
-}
-/// A value of [`pmemset_event`], stored for a C caller.
+/// A value of `pmemset_event`, stored for a C caller.
 pub type pmemset_event_value = c_int;
+
+/// Flags of pmemset_xsource_from_file(): 32 bits in a program for 1.11, 64 in one for 1.12.
+pub type pmemset_source_flags = u64;
+/// `bool` in C: any value from a C caller.
+pub type pmemset_bool = u8;
+
+/// A range of a source that cannot be read.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct pmemset_badblock {
+    /// First byte, from the start of the source.
+    pub offset: usize,
+    /// How many.
+    pub length: usize,
+}
 
 /// Address and size of a part map.
 #[repr(C)]
@@ -120,18 +94,6 @@ pub struct pmemset_part_descriptor {
     pub addr: *mut c_void,
     /// Size in bytes.
     pub size: usize,
-}
-
-/// Optional results of pmemset_part_map().
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct pmemset_extras {
-    /// Ignored.
-    pub sds_in: *const pmemset_part_shutdown_state_data,
-    /// Ignored.
-    pub sds_out: *mut pmemset_part_shutdown_state_data,
-    /// Where to store the part's state, or NULL.
-    pub state: *mut pmemset_part_state_value,
 }
 
 /// Payload of PMEMSET_EVENT_COPY.
@@ -196,16 +158,6 @@ pub struct pmemset_event_persist {
     pub len: usize,
 }
 
-/// Payload of PMEMSET_EVENT_BAD_BLOCK.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct pmemset_event_bad_block {
-    /// First byte.
-    pub addr: *mut c_void,
-    /// How many.
-    pub len: usize,
-}
-
 /// Payload of PMEMSET_EVENT_PART_REMOVE.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -214,7 +166,7 @@ pub struct pmemset_event_part_remove {
     pub addr: *mut c_void,
     /// Its size.
     pub len: usize,
-    /// Its source.
+    /// Its source, or its first part's; NULL once that has been deleted.
     pub src: *mut pmemset_source,
 }
 
@@ -230,40 +182,6 @@ pub struct pmemset_event_part_add {
     pub src: *mut pmem2_source,
 }
 
-/// The payload of an event; the type of the event says which member counts.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub union pmemset_event_context_data {
-    /// Fixes the size.
-    pub _data: [c_char; PMEMSET_EVENT_CONTEXT_SIZE],
-    /// PMEMSET_EVENT_COPY.
-    pub copy: pmemset_event_copy,
-    /// PMEMSET_EVENT_MOVE.
-    pub r#move: pmemset_event_move,
-    /// PMEMSET_EVENT_SET.
-    pub set: pmemset_event_set,
-    /// PMEMSET_EVENT_FLUSH.
-    pub flush: pmemset_event_flush,
-    /// PMEMSET_EVENT_PERSIST.
-    pub persist: pmemset_event_persist,
-    /// PMEMSET_EVENT_BAD_BLOCK.
-    pub bad_block: pmemset_event_bad_block,
-    /// PMEMSET_EVENT_PART_REMOVE.
-    pub part_remove: pmemset_event_part_remove,
-    /// PMEMSET_EVENT_PART_ADD.
-    pub part_add: pmemset_event_part_add,
-}
-
-/// What an event callback is told.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct pmemset_event_context {
-    /// Which event.
-    pub r#type: pmemset_event_value,
-    /// Its payload.
-    pub data: pmemset_event_context_data,
-}
-
 /// `pmemset_event_callback *` in C: NULL, or the function to call. What it returns is ignored.
 pub type pmemset_event_callback = Option<
     unsafe extern "C" fn(
@@ -275,8 +193,5 @@ pub type pmemset_event_callback = Option<
 
 const _: () = {
     assert!(size_of::<pmemset_part_descriptor>() == 16);
-    assert!(size_of::<pmemset_extras>() == 24);
-    assert!(size_of::<pmemset_event_context_data>() == PMEMSET_EVENT_CONTEXT_SIZE);
-    assert!(size_of::<pmemset_event_context>() == 8 + PMEMSET_EVENT_CONTEXT_SIZE);
-    assert!(core::mem::offset_of!(pmemset_event_context, data) == 8);
+    assert!(size_of::<pmemset_badblock>() == 16);
 };

@@ -1,7 +1,10 @@
 //! Mapping parts into a set.
 
+use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
+use super::index::Locked;
+use super::part_map::Slot;
 use super::{Coalescing, Core, Extent, Inner, NO_GRANULARITY, Set};
 use crate::arena::{Lent, Wish};
 use crate::error::{Error, Result};
@@ -9,7 +12,8 @@ use crate::event::Event;
 use crate::granularity::Granularity;
 use crate::mem::{self, Shared};
 use crate::pmem2;
-use crate::set::part_map::{Home, Slot};
+use crate::set::part_map::Home;
+use crate::source::sds::Sds;
 use crate::source::{Mapped, OpenFile, Source};
 use crate::sys;
 
@@ -20,6 +24,10 @@ pub struct Part {
     pmem2: usize,
     offset: usize,
     length: usize,
+    /// Mapped by the rules of 1.12.
+    direct: bool,
+    /// What the source's shutdown state becomes when the part is mapped.
+    pub(super) sds: Option<Box<Sds>>,
 }
 
 impl Part {
@@ -34,7 +42,39 @@ impl Part {
             pmem2: source.pmem2(),
             offset,
             length,
+            direct: false,
+            sds: None,
         })
+    }
+
+    /// A part for a mapping by the rules of 1.12.
+    pub(super) fn direct(source: &Source, offset: usize, length: usize) -> Part {
+        let file = source.file().clone();
+        file.opened();
+        Part {
+            file,
+            pmem2: source.pmem2(),
+            offset,
+            length,
+            direct: true,
+            sds: None,
+        }
+    }
+
+    fn grows(&self) -> bool {
+        if self.direct {
+            self.file.grows_directly()
+        } else {
+            self.file.grows()
+        }
+    }
+
+    fn past_end(&self, length: usize, size: u64) -> Error {
+        let (offset, size) = (self.offset, size as usize);
+        if self.direct && !self.file.is_device() && !self.grows() {
+            return Error::FileTooSmall(offset, length, size);
+        }
+        Error::PastEnd(offset, length, size)
     }
 
     /// Whether what the kernel publishes about the medium could be found; always, where it is no persistent memory.
@@ -67,20 +107,24 @@ impl Part {
         let mut length = self.length;
         if length == 0 {
             if size == 0 {
-                return Err(Error::EmptySource);
+                return Err(if self.direct {
+                    Error::LengthUnset
+                } else {
+                    Error::EmptySource
+                });
             }
             if offset % align != 0 {
                 return Err(Error::OffsetUnaligned(offset, align));
             }
             if offset as u64 >= size {
-                return Err(Error::PastEnd(offset, 0, size as usize));
+                return Err(self.past_end(0, size));
             }
             length = size as usize - offset;
         }
         let end = (offset as u64)
             .checked_add(length as u64)
             .filter(|end| *end <= MOST);
-        if end.is_none() && file.grows() {
+        if end.is_none() && self.grows() {
             return Err(Error::CannotGrow(
                 offset.saturating_add(length),
                 libc::EFBIG,
@@ -94,8 +138,8 @@ impl Part {
         }
         match end {
             Some(end) if end <= size => Ok((length, None)),
-            Some(end) if file.grows() => Ok((length, Some(end))),
-            _ => Err(Error::PastEnd(offset, length, size as usize)),
+            Some(end) if self.grows() => Ok((length, Some(end))),
+            _ => Err(self.past_end(length, size)),
         }
     }
 }
@@ -116,6 +160,11 @@ impl Set {
     /// As [`map`](Self::map); `then` hears of the mapping before observers do.
     pub(crate) fn map_then(&self, part: &Part, then: impl FnOnce(Extent)) -> Result<Extent> {
         let extent = self.core().map(part)?;
+        if part.sds.is_some() {
+            if let Some(sds) = part.file.sds() {
+                self.tell_sds(&part.file, &sds);
+            }
+        }
         then(extent);
         if self.core().config.observer().is_some() {
             self.tell(&Event::PartAdd {
@@ -155,6 +204,26 @@ impl Core {
                 granularity,
             )),
         }
+    }
+
+    /// The part map of the latest mapping, or, while that is being removed, the one that takes its place then.
+    fn latest(&self, inner: &Inner) -> Option<&Slot> {
+        // SAFETY: slots live as long as the set.
+        let slot = |entry: (usize, usize)| unsafe { &*(entry.1 as *const Slot) };
+        let previous = slot((0, inner.previous?.as_ptr() as usize));
+        let mut found = Some(previous);
+        while let Some(claimed) = found.filter(|s| s.is_claimed()) {
+            let below = self.maps.floor(claimed.start() - 1, &Locked);
+            found = below.unwrap_or(None).map(slot);
+        }
+        if found.is_none() {
+            found = Some(previous);
+            while let Some(claimed) = found.filter(|s| s.is_claimed()) {
+                let above = self.maps.above(claimed.start(), &Locked);
+                found = above.unwrap_or(None).map(slot);
+            }
+        }
+        found
     }
 
     fn map_locked(
@@ -209,12 +278,17 @@ impl Core {
         }
         mapped.start = at;
         mapped.log = log;
+        if let Some(sds) = &part.sds {
+            mapped.counted = true.into();
+            file.counted(sds);
+        }
         file.added(&mapped);
         inner.parts.insert(at, Box::into_raw(mapped) as usize);
         let writing = self.version.write();
         let extent = match joins {
             Some(map) => {
                 map.set_extent(map.start(), map.size() + len);
+                inner.previous = Some(NonNull::from(map));
                 Extent {
                     addr: map.start(),
                     len: map.size(),
@@ -239,9 +313,8 @@ impl Core {
         wish: &Wish,
         coalescing: u8,
     ) -> Result<(usize, Option<&'set Slot>)> {
-        // SAFETY: slots live as long as the set.
-        let previous = inner.previous.map(|slot| unsafe { slot.as_ref() });
-        let behind = previous
+        let behind = self
+            .latest(inner)
             .filter(|_| coalescing != Coalescing::None as u8)
             .map(|map| (map, map.end()));
         let joins =

@@ -1,5 +1,6 @@
 //! Sets: placing parts, finding them by address, making stores to them durable, removing them.
 
+mod direct;
 pub(crate) mod index;
 mod mapping;
 pub(crate) mod part_map;
@@ -85,6 +86,8 @@ pub(crate) struct Core {
     engine: Engine,
     /// Files whose entry is not durable yet may be among `Inner::unsettled`.
     unsettled: AtomicBool,
+    /// Sources have been mapped directly: removals are told.
+    direct: AtomicBool,
     /// Failures of calls that could not return them, by thread.
     unreported: store::Unreported,
 }
@@ -186,6 +189,7 @@ impl Set {
             }),
             engine: Engine::new(),
             unsettled: AtomicBool::new(false),
+            direct: AtomicBool::new(false),
             unreported: Default::default(),
         });
         match core {
@@ -207,7 +211,12 @@ impl Set {
     }
 
     fn end(&mut self) -> Result<()> {
-        let result = self.core().sync_all();
+        let mut result = self.core().sync_all();
+        if self.core().direct.load(Ordering::Relaxed) {
+            self.uncount_all();
+            // An observer may have stored once more.
+            result = result.and(self.core().sync_all());
+        }
         // SAFETY: the set is the caller's alone: the box goes, and nobody uses what it has mapped any more.
         unsafe {
             let mut core = Box::from_raw(self.core.as_ptr());
@@ -375,9 +384,15 @@ impl Core {
             }
         }
         let _inner = self.lock();
-        let entry = self.maps.above(addr, &Locked).unwrap_or(None);
-        let start = entry?.0;
-        self.take(entry, start, &Locked)?.ok()
+        let mut at = addr;
+        loop {
+            let entry = self.maps.above(at, &Locked).unwrap_or(None);
+            at = entry?.0;
+            // One that is being removed is passed over.
+            if let Some(found) = self.take(entry, at, &Locked) {
+                return found.ok();
+            }
+        }
     }
 
     /// The extent of the part map at an address and the log of flushes to it, without a reference.

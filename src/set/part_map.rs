@@ -113,7 +113,7 @@ impl Slot {
         let mut word = self.word.load(Ordering::Acquire);
         loop {
             let held = word & COUNT;
-            if held != allowed {
+            if held != allowed || word & CLAIMED != 0 {
                 return Err(Error::PartMapInUse(
                     self.start(),
                     held.saturating_sub(allowed) as u32,
@@ -129,6 +129,16 @@ impl Slot {
                 Err(now) => word = now,
             }
         }
+    }
+
+    /// Whether a removal of it is under way.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & CLAIMED != 0
+    }
+
+    /// A number that changes when the part map goes or loses addresses.
+    pub(crate) fn generation(&self) -> usize {
+        self.word.load(Ordering::Relaxed) & !(GENERATION - 1)
     }
 
     /// Takes the claim back; `shrunk` when the part map has lost addresses meanwhile.

@@ -1,15 +1,18 @@
 //! Removing part maps and parts.
 
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
 
+use super::direct::{Uncounted, uncount};
 use super::index::Locked;
 use super::part_map::{Home, Slot};
 use super::{Core, Inner, PartMap, Set};
 use crate::arena::Lent;
 use crate::error::{Error, Result};
-use crate::mem;
+use crate::event::Event;
+use crate::mem::{self, Shared};
 use crate::pmem2::Map;
-use crate::source::Mapped;
+use crate::source::{Mapped, OpenFile};
 use crate::sys;
 
 impl Set {
@@ -19,7 +22,7 @@ impl Set {
         &'set self,
         map: PartMap<'set>,
     ) -> std::result::Result<(), (PartMap<'set>, Error)> {
-        match self.core().remove_map(map.slot) {
+        match self.remove_slot(map.slot) {
             Ok(()) => {
                 // The reference went with the part map.
                 std::mem::forget(map);
@@ -32,22 +35,86 @@ impl Set {
     /// Removes every part that has a byte in the range, splitting part maps where needed: all of them, or, after a
     /// failure, none. A range that touches nothing is no failure.
     pub fn remove_range(&self, addr: usize, len: usize) -> Result<()> {
+        if self.core().tells_removals() {
+            return self.remove_and_tell(What::Range(addr, addr.saturating_add(len)));
+        }
         self.core().remove_range(addr, len)
     }
+
+    /// Removes the part map in a slot, to which the caller holds the only reference.
+    pub(crate) fn remove_slot(&self, slot: NonNull<Slot>) -> Result<()> {
+        if self.core().tells_removals() {
+            return self.remove_and_tell(What::Map(slot));
+        }
+        self.core().remove_map(slot)
+    }
+
+    /// A removal with observers, who are told with no lock held. What goes as a whole is claimed meanwhile: it is not found
+    /// any more, nobody maps behind it or removes it, and it can be flushed to. After a failure the claims are taken back.
+    fn remove_and_tell(&self, what: What) -> Result<()> {
+        let core = self.core();
+        if core.targets(what, false)?.is_empty() {
+            return Ok(());
+        }
+        if let What::Range(lo, hi) = what {
+            self.tell(&Event::RemoveRange {
+                addr: lo,
+                len: hi - lo,
+            });
+        }
+        let targets = core.targets(what, true)?;
+        for t in targets.iter().filter(|t| t.whole) {
+            self.tell(&Event::PartRemove {
+                addr: t.lo,
+                len: t.hi - t.lo,
+                source: t.file.handle.load(Ordering::Relaxed),
+            });
+        }
+        let uncounted = core.remove_targets(what, &targets)?;
+        self.tell_uncounted(uncounted);
+        Ok(())
+    }
+}
+
+/// What a caller wants removed.
+#[derive(Clone, Copy)]
+enum What {
+    /// The part map in a slot, to which it has the only reference.
+    Map(NonNull<Slot>),
+    /// From an address up to another.
+    Range(usize, usize),
+}
+
+impl What {
+    fn held(self) -> Option<NonNull<Slot>> {
+        match self {
+            What::Map(slot) => Some(slot),
+            What::Range(..) => None,
+        }
+    }
+}
+
+/// A part map that goes, or a range of parts of one.
+struct Target {
+    slot: NonNull<Slot>,
+    lo: usize,
+    hi: usize,
+    whole: bool,
+    generation: usize,
+    /// The first part's.
+    file: Shared<OpenFile>,
 }
 
 /// What is to be removed.
 struct Plan {
-    /// From the first part's start to the last part's end.
-    lo: usize,
-    hi: usize,
-    /// Pieces of that which are in one piece of the arena each.
+    /// Pieces of it which are in one piece of the arena each.
     spans: Vec<(usize, usize)>,
+    /// Room for what observers will be told of the parts that count in the shutdown state of their source.
+    uncounted: Uncounted,
 }
 
 impl Core {
-    /// Removes the part map in a slot, to which the caller holds the only reference.
-    pub(crate) fn remove_map(&self, slot: NonNull<Slot>) -> Result<()> {
+    fn remove_map(&self, slot: NonNull<Slot>) -> Result<()> {
         loop {
             let mut inner = self.lock();
             // SAFETY: the caller's reference keeps the slot.
@@ -60,12 +127,109 @@ impl Core {
                 return Err(Error::PartMapInUse(s.start(), others));
             }
             let (lo, hi) = (s.start(), s.end());
-            if self.remove_locked(&mut inner, lo, hi, Some(slot))? {
+            if self
+                .remove_locked(&mut inner, &[(lo, hi)], Some(slot), false)?
+                .is_some()
+            {
                 return Ok(());
             }
             drop(inner);
             self.sync_addresses(lo, hi)?;
         }
+    }
+
+    /// The part maps, or parts of them, that are to go, once nothing of them waits to be synced. `claim`: those that go as a
+    /// whole are claimed, all or, after a failure, none.
+    fn targets(&self, what: What, claim: bool) -> Result<Vec<Target>> {
+        loop {
+            let inner = self.lock();
+            let (lo, hi) = match what {
+                What::Map(slot) => {
+                    // SAFETY: the caller's reference keeps the slot.
+                    let s = unsafe { slot.as_ref() };
+                    if !s.lives_in(self.home) {
+                        return Err(Error::PartNotFound);
+                    }
+                    (s.start(), s.end())
+                }
+                What::Range(addr, end) => match touched(&inner, addr, end) {
+                    Some(range) if addr < end => range,
+                    _ => return Ok(Vec::new()),
+                },
+            };
+            if self.engine.is_busy(&*inner, lo, hi) {
+                drop(inner);
+                self.sync_addresses(lo, hi)?;
+                continue;
+            }
+            let mut targets = Vec::new();
+            for slot in self.maps_in(lo, hi) {
+                let allowed = usize::from(what.held() == Some(NonNull::from(slot)));
+                let others = slot.references().saturating_sub(allowed);
+                if others > 0 || slot.is_claimed() {
+                    return Err(Error::PartMapInUse(slot.start(), others as u32));
+                }
+                let from = lo.max(slot.start());
+                let to = hi.min(slot.end());
+                let part = inner.part_from(from).ok_or(Error::PartNotFound)?;
+                let target = Target {
+                    slot: NonNull::from(slot),
+                    lo: from,
+                    hi: to,
+                    whole: to - from == slot.size(),
+                    generation: slot.generation(),
+                    file: part.file.clone(),
+                };
+                mem::try_push(&mut targets, target)?;
+            }
+            if claim {
+                for (i, t) in targets.iter().enumerate().filter(|(_, t)| t.whole) {
+                    // SAFETY: slots live as long as the set.
+                    let claimed =
+                        unsafe { t.slot.as_ref() }.claim(usize::from(what.held() == Some(t.slot)));
+                    if let Err(e) = claimed {
+                        unclaim(&targets[..i]);
+                        return Err(e);
+                    }
+                }
+            }
+            return Ok(targets);
+        }
+    }
+
+    /// Removes what has been claimed, and the parts of other part maps that go with it.
+    fn remove_targets(&self, what: What, targets: &[Target]) -> Result<Uncounted> {
+        let result = (|| {
+            let mut ranges = Vec::new();
+            for t in targets {
+                mem::try_push(&mut ranges, (t.lo, t.hi))?;
+            }
+            loop {
+                let mut inner = self.lock();
+                for t in targets.iter().filter(|t| !t.whole) {
+                    // SAFETY: slots live as long as the set.
+                    let slot = unsafe { t.slot.as_ref() };
+                    if !slot.lives_in(self.home) || slot.generation() != t.generation {
+                        // Somebody else removes parts of it at the same time.
+                        return Err(Error::PartMapInUse(t.lo, 1));
+                    }
+                }
+                if let Some(uncounted) =
+                    self.remove_locked(&mut inner, &ranges, what.held(), true)?
+                {
+                    return Ok(uncounted);
+                }
+                drop(inner);
+                for t in targets {
+                    self.sync_addresses(t.lo, t.hi)?;
+                }
+            }
+        })();
+        if result.is_err() {
+            let _inner = self.lock();
+            unclaim(targets);
+        }
+        result
     }
 
     fn remove_range(&self, addr: usize, len: usize) -> Result<()> {
@@ -78,7 +242,10 @@ impl Core {
             let Some((lo, hi)) = touched(&inner, addr, end) else {
                 return Ok(());
             };
-            if self.remove_locked(&mut inner, lo, hi, None)? {
+            if self
+                .remove_locked(&mut inner, &[(lo, hi)], None, false)?
+                .is_some()
+            {
                 return Ok(());
             }
             drop(inner);
@@ -86,59 +253,73 @@ impl Core {
         }
     }
 
-    /// Removes the parts of `lo..hi`, whose ends are ends of parts. `held`: the part map to which the caller has a
-    /// reference. False when something there has to be synced first, without the lock.
+    /// Removes the parts of some ranges, whose ends are ends of parts. `held`: the part map to which the caller has a
+    /// reference. `claimed`: part maps that go as a whole are claimed already. `None` when something there has to be synced
+    /// first, without the lock.
     fn remove_locked(
         &self,
         inner: &mut Inner,
-        lo: usize,
-        hi: usize,
+        ranges: &[(usize, usize)],
         held: Option<NonNull<Slot>>,
-    ) -> Result<bool> {
-        for slot in self.maps_in(lo, hi) {
+        claimed: bool,
+    ) -> Result<Option<Uncounted>> {
+        let slots = || {
+            ranges
+                .iter()
+                .flat_map(|&(lo, hi)| self.maps_in(lo, hi).map(move |slot| (slot, lo, hi)))
+                .filter(|(slot, lo, hi)| !claimed || slot.start() < *lo || slot.end() > *hi)
+                .map(|(slot, ..)| slot)
+        };
+        let busy = |inner: &Inner| {
+            let any = |&(lo, hi): &(usize, usize)| self.engine.is_busy(inner, lo, hi);
+            ranges.iter().any(any)
+        };
+        for slot in slots() {
             let held = held == Some(NonNull::from(slot));
             if slot.references() != usize::from(held) {
                 return Err(Error::PartMapInUse(slot.start(), slot.references() as u32));
             }
         }
-        if self.engine.is_busy(inner, lo, hi) {
-            return Ok(false);
+        if busy(inner) {
+            return Ok(None);
         }
-        let plan = plan(inner, lo, hi)?;
+        let mut plan = plan(inner, ranges, self.tells_removals())?;
         self.maps.reserve(2)?;
         inner.arena.prepare(plan.spans.len())?;
         // SAFETY: under the set's lock.
         unsafe { Home::reserve(self.home, 1)? };
 
-        let mut claimed = lo;
+        let mut claims = 0;
         let mut result = Ok(true);
-        for slot in self.maps_in(lo, hi) {
+        for slot in slots() {
             if let Err(e) = slot.claim(usize::from(held == Some(NonNull::from(slot)))) {
                 result = Err(e);
                 break;
             }
-            claimed = slot.end();
+            claims += 1;
         }
-        if result.is_ok() && self.engine.is_busy(inner, lo, hi) {
+        if result.is_ok() && busy(inner) {
             result = Ok(false);
         }
         if matches!(result, Ok(true)) {
             let unmapped = match inner.arena.lent() {
                 None => unmap(inner, &plan),
-                Some(_) => unmap_lent(inner, lo, hi),
+                Some(_) => unmap_lent(inner, ranges),
             };
             if let Err(e) = unmapped {
                 result = Err(e);
             }
         }
         if !matches!(result, Ok(true)) {
-            for slot in self.maps_in(lo, claimed) {
+            for slot in slots().take(claims) {
                 slot.unclaim(false);
             }
-            return result;
+            return result.map(|_| None);
         }
-        self.forget(inner, &plan);
-        Ok(true)
+        for range in ranges {
+            self.forget(inner, *range, &mut plan.uncounted);
+        }
+        Ok(Some(plan.uncounted))
     }
 
     /// The part maps that have an address in the range.
@@ -164,8 +345,7 @@ impl Core {
     }
 
     /// Takes what has been unmapped out of all structures.
-    fn forget(&self, inner: &mut Inner, plan: &Plan) {
-        let (lo, hi) = (plan.lo, plan.hi);
+    fn forget(&self, inner: &mut Inner, (lo, hi): (usize, usize), told: &mut Uncounted) {
         let writing = self.version.write();
         let mut role_is_free = false;
         while let Some(slot) = self.maps_in(lo, hi).next() {
@@ -206,6 +386,11 @@ impl Core {
             if let Some(part) = inner.parts.remove(start) {
                 // SAFETY: the tree's values are boxes, and this one is in it no more.
                 let part = unsafe { Box::from_raw(part as *mut Mapped) };
+                if let Some(sds) = uncount(&part) {
+                    if told.len() < told.capacity() {
+                        told.push((part.file.clone(), sds));
+                    }
+                }
                 part.file.removed(&part);
             }
         }
@@ -224,21 +409,41 @@ fn touched(inner: &Inner, addr: usize, end: usize) -> Option<(usize, usize)> {
     Some((lo, start + inner.mapped((start, last)).len))
 }
 
-fn plan(inner: &Inner, lo: usize, hi: usize) -> Result<Plan> {
-    let mut spans = Vec::new();
-    let mut at = lo;
-    while let Some(part) = inner.part_from(at).filter(|p| p.start < hi) {
-        let limit = inner.arena.piece_end(part.start).min(hi);
-        let (start, last) = inner
-            .parts
-            .floor(limit - 1, &Locked)
-            .unwrap_or(None)
-            .ok_or(Error::PartNotFound)?;
-        let end = start + inner.mapped((start, last)).len;
-        mem::try_push(&mut spans, (part.start, end))?;
-        at = end;
+/// Takes claims back.
+fn unclaim(targets: &[Target]) {
+    for t in targets.iter().filter(|t| t.whole) {
+        // SAFETY: slots live as long as the set, which the caller has.
+        unsafe { t.slot.as_ref() }.unclaim(false);
     }
-    Ok(Plan { lo, hi, spans })
+}
+
+fn plan(inner: &Inner, ranges: &[(usize, usize)], told: bool) -> Result<Plan> {
+    let mut spans = Vec::new();
+    let mut counted = 0;
+    for &(lo, hi) in ranges {
+        let mut at = lo;
+        while let Some(part) = inner.part_from(at).filter(|p| p.start < hi) {
+            let limit = inner.arena.piece_end(part.start).min(hi);
+            let (start, last) = inner
+                .parts
+                .floor(limit - 1, &Locked)
+                .unwrap_or(None)
+                .ok_or(Error::PartNotFound)?;
+            let end = start + inner.mapped((start, last)).len;
+            mem::try_push(&mut spans, (part.start, end))?;
+            at = end;
+        }
+        at = lo;
+        while let Some(part) = inner.part_from(at).filter(|p| told && p.start < hi) {
+            counted += usize::from(part.counted.load(Ordering::Relaxed));
+            at = part.start + part.len;
+        }
+    }
+    let mut uncounted = Vec::new();
+    uncounted
+        .try_reserve(counted)
+        .map_err(|_| Error::OutOfMemory("list"))?;
+    Ok(Plan { spans, uncounted })
 }
 
 /// Turns the spans back into reserved address space, all or, after a failure, none.
@@ -285,46 +490,48 @@ fn unmap(inner: &mut Inner, plan: &Plan) -> Result<()> {
 }
 
 /// Ends the mappings in lent space, all or, after a failure, none.
-fn unmap_lent(inner: &mut Inner, lo: usize, hi: usize) -> Result<()> {
+fn unmap_lent(inner: &mut Inner, ranges: &[(usize, usize)]) -> Result<()> {
     let Some(_alone) = inner.arena.lent().map(Lent::begin) else {
         return Ok(());
     };
-    let count = parts_in(inner, lo, hi).count();
+    let count = parts_of(inner, ranges).count();
     inner.arena.reserve_left(count)?;
     // libpmem2 maps a placeholder over each. What can fail is splitting address ranges at the ends of a part, for lack of
     // ranges. So split first: every second part is marked, and after that each is made of whole ranges.
     if count > 1 {
-        for part in parts_in(inner, lo, hi).step_by(2) {
+        for (i, part) in parts_of(inner, ranges).step_by(2).enumerate() {
             if let Err(e) = sys::split_off(part.start, part.len) {
                 let error = Error::NoRoom(part.len, e);
-                undo_split(inner, lo, part.start);
+                undo_split(inner, ranges, i);
                 return Err(error);
             }
         }
     }
-    for (i, part) in parts_in(inner, lo, hi).enumerate() {
+    for (i, part) in parts_of(inner, ranges).enumerate() {
         let mut map = part.map.take();
         let deleted = Map::delete(&mut map);
         part.map.set(map);
         match deleted {
             Err(e) if i == 0 => {
                 if count > 1 {
-                    undo_split(inner, lo, hi);
+                    undo_split(inner, ranges, count);
                 }
                 return Err(e);
             }
             _ => {}
         }
     }
-    let mut at = lo;
-    while let Some(part) = inner.part_from(at).filter(|p| p.start < hi) {
-        at = part.start + part.len;
-        // Not seen to happen after the split. libpmem2 knows it, so nothing is placed there; the set's end tries again.
-        if let Some(map) = part.map.take() {
-            inner.arena.leave(map);
+    for &(lo, hi) in ranges {
+        let mut at = lo;
+        while let Some(part) = inner.part_from(at).filter(|p| p.start < hi) {
+            at = part.start + part.len;
+            // Not seen to happen after the split. libpmem2 knows it, so nothing is placed there; the set's end tries again.
+            if let Some(map) = part.map.take() {
+                inner.arena.leave(map);
+            }
         }
+        inner.arena.give(lo, hi);
     }
-    inner.arena.give(lo, hi);
     Ok(())
 }
 
@@ -337,8 +544,16 @@ fn parts_in(inner: &Inner, lo: usize, hi: usize) -> impl Iterator<Item = &Mapped
     })
 }
 
-fn undo_split(inner: &Inner, lo: usize, hi: usize) {
-    for part in parts_in(inner, lo, hi).step_by(2) {
+fn parts_of<'a>(
+    inner: &'a Inner,
+    ranges: &'a [(usize, usize)],
+) -> impl Iterator<Item = &'a Mapped> {
+    ranges.iter().flat_map(|r| parts_in(inner, r.0, r.1))
+}
+
+/// Takes the first marks back.
+fn undo_split(inner: &Inner, ranges: &[(usize, usize)], marks: usize) {
+    for part in parts_of(inner, ranges).step_by(2).take(marks) {
         sys::split_undo(part.start, part.len);
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicUsize,
 use std::sync::{Condvar, Mutex};
 
 use super::device::{self, DeviceDax, Path};
+use super::sds;
 use crate::error::{Error, Name, Result};
 use crate::granularity::Granularity;
 use crate::mem::{self, Shared, lock};
@@ -89,13 +90,19 @@ struct Borrowed {
 /// An open file. Everything about durability of one file goes through one of these for each time it was opened, since
 /// that is what the kernel's error reporting goes by.
 pub(crate) struct OpenFile {
-    kind: Kind,
-    name: Name,
-    facts: sys::FileFacts,
+    pub(super) kind: Kind,
+    pub(super) name: Name,
+    pub(super) facts: sys::FileFacts,
     /// The file had a name that can be deleted.
     named: bool,
-    /// Mapping may make the file longer.
+    /// Mapping a part may make the file longer.
     pub(super) growth: bool,
+    /// Mapping the source directly must not make the file longer.
+    pub(super) fixed_size: bool,
+    /// The address by which the C interface knows the source, while it does.
+    pub(crate) handle: AtomicUsize,
+    pub(crate) detects_badblocks: AtomicBool,
+    pub(super) shutdown: Mutex<Option<Box<sds::Kept>>>,
     descriptor: Mutex<Descriptor>,
     /// The same descriptor, valid while there are openers; or the program's, which has to stay open as long.
     raw: RawFd,
@@ -142,6 +149,8 @@ pub(crate) struct Mapped {
     pub log: Option<NonNull<Log>>,
     /// In lent space, the mapping as libpmem2 knows it. Used under the set's lock.
     pub map: Cell<Option<pmem2::Map>>,
+    /// It counts in the source's shutdown state.
+    pub counted: AtomicBool,
     /// A failure of the file's syncs that no drain of this part's set has reported yet; 0 if there is none.
     pub owed: AtomicI32,
     links: Cell<(*const Mapped, *const Mapped)>,
@@ -162,6 +171,7 @@ impl Mapped {
             file,
             log,
             map: Cell::new(None),
+            counted: AtomicBool::new(false),
             owed: AtomicI32::new(0),
             links: Cell::new((std::ptr::null(), std::ptr::null())),
         }
@@ -233,6 +243,10 @@ impl OpenFile {
             listed: AtomicBool::new(false),
             coarser: 1,
             pmem2: AtomicPtr::new(std::ptr::null_mut()),
+            fixed_size: false,
+            handle: AtomicUsize::new(0),
+            detects_badblocks: AtomicBool::new(false),
+            shutdown: Mutex::new(None),
             descriptor: Mutex::new(Descriptor {
                 fd,
                 openers: 0,
@@ -399,6 +413,87 @@ impl OpenFile {
 
     pub(crate) fn grows(&self) -> bool {
         self.growth && matches!(self.kind, Kind::File)
+    }
+
+    /// The same for a source that is mapped directly.
+    pub(crate) fn grows_directly(&self) -> bool {
+        !self.fixed_size && matches!(self.kind, Kind::File)
+    }
+
+    /// The alignment, if it is one.
+    pub(crate) fn published_alignment(&self) -> Result<usize> {
+        match self.kind {
+            Kind::DeviceDax(dax) if !dax.align.is_power_of_two() => {
+                Err(Error::InvalidAlignment(dax.align))
+            }
+            _ => Ok(self.alignment()),
+        }
+    }
+
+    /// Fails if the range is not inside the file.
+    pub(crate) fn check_range(&self, offset: usize, len: usize) -> Result<()> {
+        match offset.checked_add(len) {
+            Some(end) if end as u64 <= self.size()? => Ok(()),
+            _ => Err(Error::LengthOutOfRange(offset, len)),
+        }
+    }
+
+    /// # Safety
+    /// The destination must be valid for stores of `len` bytes.
+    pub(super) unsafe fn read(&self, dest: *mut u8, len: usize, offset: usize) -> Result<()> {
+        // SAFETY: as the caller promises; a window is mapped while it is used.
+        let done = unsafe {
+            match self.kind {
+                Kind::File => sys::read_at(self.raw, dest, len, offset as u64),
+                Kind::DeviceDax(_) => {
+                    self.with_window(offset, len, |window| sys::copy_guarded(dest, window, len))
+                }
+            }
+        };
+        done.map_err(|errno| Error::Medium("read", offset, errno))
+    }
+
+    /// # Safety
+    /// The origin must be valid for loads of `len` bytes.
+    pub(super) unsafe fn write(&self, origin: *const u8, len: usize, offset: usize) -> Result<()> {
+        // SAFETY: as the caller promises; a window is mapped while it is used.
+        let done = unsafe {
+            match self.kind {
+                Kind::File => sys::write_at(self.raw, origin, len, offset as u64),
+                Kind::DeviceDax(_) => self.with_window(offset, len, |window| {
+                    sys::copy_guarded(window, origin, len)?;
+                    arch::persist(window, len);
+                    Ok(())
+                }),
+            }
+        };
+        done.map_err(|errno| Error::Medium("write", offset, errno))
+    }
+
+    /// Maps a range of a device, which has no read and write, for a moment.
+    fn with_window(
+        &self,
+        offset: usize,
+        len: usize,
+        f: impl FnOnce(*mut u8) -> SysResult<()>,
+    ) -> SysResult<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        let align = self.alignment();
+        let start = offset / align * align;
+        let size = (offset + len - start).next_multiple_of(align);
+        // SAFETY: without a fixed address nothing of anybody's is replaced.
+        let window = unsafe { sys::map_file(None, size, self.raw, start as u64, false)? };
+        let done = f((window + (offset - start)) as *mut u8);
+        // SAFETY: mapped above, and known to nobody any more.
+        unsafe { sys::unmap(window, size) };
+        done
+    }
+
+    /// Whether anything of the source is mapped.
+    pub(super) fn is_mapped(&self) -> bool {
+        self.mapped.load(Ordering::Acquire) > 0
     }
 
     pub(crate) fn grow(&self, size: u64) -> Result<()> {

@@ -1,20 +1,26 @@
 //! Where bytes live: a path, an unnamed temporary file, a device or another library's source, as an open file that parts
 //! keep alive.
 
+pub(crate) mod badblock;
 pub(crate) mod device;
 mod file;
+mod region;
+pub(crate) mod sds;
 
 pub(crate) use file::{Mapped, OpenFile, SyncPlan};
 
 use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::codes;
 use crate::error::{Error, Name, Result};
 use crate::mem::Shared;
 use crate::pmem2;
 use crate::sys;
+use badblock::BadBlock;
 use file::Kind;
+use sds::Sds;
 
 /// A source: an open file that parts are made of. It holds one descriptor. Parts that are mapped do not need it any more.
 pub struct Source {
@@ -28,10 +34,21 @@ impl Source {
         Self::open_with(path, 0)
     }
 
-    /// Opens a file, with `PMEMSET_SOURCE_FILE_*` flags. A file that is created has mode 0644 less the umask.
+    /// Opens a file, with `PMEMSET_SOURCE_FILE_*` flags. A file that is created has the mode in the upper 32 bits, or 0644
+    /// if there is none, less the umask. Those bits count only together with a flag that creates.
     pub fn open_with(path: &CStr, flags: u64) -> Result<Source> {
-        if flags & !u64::from(codes::PMEMSET_SOURCE_FILE_CREATE_VALID_FLAGS) != 0 {
-            return Err(Error::InvalidCreateFlags(flags));
+        const CREATING: u64 = (codes::PMEMSET_SOURCE_FILE_CREATE_ALWAYS
+            | codes::PMEMSET_SOURCE_FILE_CREATE_IF_NEEDED) as u64;
+        let mut permissions = 0o644;
+        if flags & CREATING != 0 && flags >> 32 != 0 {
+            permissions = (flags >> 32) as u32;
+        }
+        let given = flags;
+        let flags = flags & u64::from(u32::MAX);
+        if flags & !u64::from(codes::PMEMSET_SOURCE_FILE_CREATE_VALID_FLAGS) != 0
+            || permissions & !0o777 != 0
+        {
+            return Err(Error::InvalidCreateFlags(given));
         }
         let name = Name::from(path);
         if flags == 0 {
@@ -50,13 +67,17 @@ impl Source {
         if always {
             mode |= libc::O_TRUNC;
         }
-        let fd = sys::open(path, mode, 0o644).map_err(|e| Error::SystemAt("open", name, e))?;
+        let fd =
+            sys::open(path, mode, permissions).map_err(|e| Error::SystemAt("open", name, e))?;
         let mut file = OpenFile::new(fd, name)?;
         file.check_links(path);
         if create {
             file.entry_may_be_new();
         }
-        file.growth = flags & u64::from(codes::PMEMSET_SOURCE_FILE_TRUNCATE_IF_NEEDED) != 0;
+        // One bit with two meanings: which, the mapping call says.
+        let bit = flags & u64::from(codes::PMEMSET_SOURCE_FILE_TRUNCATE_IF_NEEDED) != 0;
+        file.growth = bit;
+        file.fixed_size = bit;
         Source::of(file)
     }
 
@@ -109,6 +130,57 @@ impl Source {
 
     pub(crate) fn file(&self) -> &Shared<OpenFile> {
         &self.file
+    }
+
+    /// What offsets, lengths and addresses of mappings must be multiples of.
+    pub fn alignment(&self) -> Result<usize> {
+        self.file.published_alignment()
+    }
+
+    /// Reads through the file: what cannot be read is an error and never a signal.
+    ///
+    /// # Safety
+    /// The destination must be valid for stores of `len` bytes.
+    pub unsafe fn read(&self, dest: *mut u8, len: usize, offset: usize) -> Result<()> {
+        self.file.check_range(offset, len)?;
+        // SAFETY: as the caller promises.
+        unsafe { self.file.read(dest, len, offset) }
+    }
+
+    /// Writes through the file: what cannot be written is an error and never a signal.
+    ///
+    /// # Safety
+    /// The origin must be valid for loads of `len` bytes.
+    pub unsafe fn write(&self, origin: *const u8, len: usize, offset: usize) -> Result<()> {
+        self.file.check_range(offset, len)?;
+        // SAFETY: as the caller promises.
+        unsafe { self.file.write(origin, len, offset) }
+    }
+
+    /// Has direct mappings look for bad blocks first, or not to, as it is at first.
+    pub fn set_badblock_detection(&self, detect: bool) {
+        self.file.detects_badblocks.store(detect, Relaxed);
+    }
+
+    /// The ranges that are known to be unreadable.
+    pub fn bad_blocks(&self) -> Result<Vec<BadBlock>> {
+        self.file.bad_blocks()
+    }
+
+    /// Makes an unreadable range readable again. What it held is lost; a file's range reads as zeros.
+    pub fn clear_bad_block(&self, bad: BadBlock) -> Result<()> {
+        self.file.clear_bad_block(bad)
+    }
+
+    /// Gives the source a shutdown state, as the program has stored it after the last change that it was told. `report` is a
+    /// word for whoever wants to know the state of the parts.
+    pub fn set_sds(&self, sds: &Sds, report: usize) -> Result<()> {
+        self.file.set_sds(sds, report)
+    }
+
+    /// The address by which the C interface knows this source; 0 when it does not any more.
+    pub(crate) fn set_handle(&self, handle: usize) {
+        self.file.handle.store(handle, Relaxed);
     }
 }
 

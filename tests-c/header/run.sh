@@ -34,21 +34,34 @@ if ! printf '#include <libpmem2.h>\n' | $cc -fsyntax-only -x c - 2>"$work/log"; 
 fi
 
 for place in with without; do
-	inc=-I$root/include
+for api in 111 112; do
+	inc="-I$root/include -DPMEMSET_API_VERSION=$api"
 	[ $place = without ] && inc="$inc $without"
 	for std in c99 c11 c17; do
-		compiles "$std $place libpmem2.h" $cc -std=$std $warn $inc -fsyntax-only contract.c
+		compiles "$std $place libpmem2.h, api $api" $cc -std=$std $warn $inc -fsyntax-only contract.c
 	done
-	compiles "alone $place libpmem2.h" $cc -std=c99 $warn -Wmissing-prototypes -Wshadow -Wundef -Wconversion $inc \
+	compiles "alone $place libpmem2.h, api $api" $cc -std=c99 $warn -Wmissing-prototypes -Wshadow -Wundef -Wconversion $inc \
 		-fsyntax-only alone.c
 	for std in c++11 c++14 c++17 c++20; do
 		cxxinc=$inc
 		[ $place = without ] && cxxinc="$inc -nostdinc++"
-		compiles "$std $place libpmem2.h" $cxx -std=$std $warn $cxxinc -fsyntax-only contract.cc
+		compiles "$std $place libpmem2.h, api $api" $cxx -std=$std $warn $cxxinc -fsyntax-only contract.cc
 	done
 done
+done
 compiles "a libpmem2.h of the program's own, first" $cc -std=c99 $warn -I"$root/include" $without -fsyntax-only pmem2_first.c
-compiles "api version 111" $cc -DPMEMSET_API_VERSION=111 -std=c99 $warn -I"$root/include" -fsyntax-only contract.c
+compiles "api version 111 by default" $cc -std=c99 $warn -I"$root/include" -fsyntax-only contract.c
+compiles "api version 111 by default, C++" $cxx -std=c++20 $warn -I"$root/include" -fsyntax-only contract.cc
+echo 'int (*f)(struct pmemset_part **) = pmemset_part_delete;' >"$work/111.c"
+echo 'int (*f)(struct pmemset_source *, struct pmemset_sds *, enum pmemset_part_state *) = pmemset_source_set_sds;' >"$work/112.c"
+for api in 111 112; do
+	for names in 111 112; do
+		check=compiles
+		[ $api = $names ] || check=refused
+		$check "api $api with a name of $names alone" $cc -DPMEMSET_API_VERSION=$api -Werror -I"$root/include" -include libpmemset.h \
+			-fsyntax-only "$work/$names.c"
+	done
+done
 refused "an api version that does not exist" $cc -DPMEMSET_API_VERSION=113 -std=c99 -I"$root/include" -fsyntax-only contract.c
 refused "a wrong argument of pmemset_perror" $cc -std=c99 -Wall -Werror -I"$root/include" -fsyntax-only format.c
 
@@ -56,7 +69,7 @@ refused "a wrong argument of pmemset_perror" $cc -std=c99 -Wall -Werror -I"$root
 grep -oE '\bpmemset_[a-z0-9_]+\(' "$root/include/libpmemset.h" | tr -d '(' | grep -v '^pmemset_event_callback$' | sort -u >"$work/declared"
 # Names in comments count only if they exist; a declaration starts with a type at the start of a line.
 grep -E '^(int|void|const char|struct pmemset_part_descriptor) ' "$root/include/libpmemset.h" |
-	grep -oE 'pmemset_[a-z0-9_]+\(' | tr -d '(' | sort >"$work/prototypes"
+	grep -oE 'pmemset_[a-z0-9_]+\(' | tr -d '(' | sort -u >"$work/prototypes"
 sed -n 's/^\t\t\(pmemset_[a-z0-9_]*\);$/\1/p' "$root/libpmemset.map" | sort >"$work/map"
 compiles "declares what the version script exports" diff "$work/prototypes" "$work/map"
 compiles "mentions no function that does not exist" diff "$work/declared" "$work/map"
@@ -70,7 +83,9 @@ for edit in 's/(-200017)/(-200018)/' 's/size_t len, unsigned int flags/size_t le
 		echo "the edit changes nothing" >"$work/log"; bad "notices $edit"
 		continue
 	fi
-	refused "notices $edit in C" $cc -std=c99 $warn -I"$work/wrong" -fsyntax-only contract.c
-	refused "notices $edit in C++" $cxx -std=c++11 $warn -I"$work/wrong" -fsyntax-only contract.cc
+	for api in 111 112; do
+		refused "notices $edit in C, api $api" $cc -DPMEMSET_API_VERSION=$api -std=c99 $warn -I"$work/wrong" -fsyntax-only contract.c
+		refused "notices $edit in C++, api $api" $cxx -DPMEMSET_API_VERSION=$api -std=c++11 $warn -I"$work/wrong" -fsyntax-only contract.cc
+	done
 done
 exit $status

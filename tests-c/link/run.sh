@@ -34,11 +34,11 @@ exports() {
 	nm -D --defined-only "$1" | awk '$2 != "A" { print $2, $3 }' | sort >"$work/exported"
 	sed 's/.*/T &@@LIBPMEMSET_1.0/' "$work/names" | sort | diff - "$work/exported"
 }
-does "exports the 34 names at LIBPMEMSET_1.0 and nothing else" exports "$so"
-does "there are 34" test "$(wc -l <"$work/names")" = 34
+does "exports the names at LIBPMEMSET_1.0 and nothing else" exports "$so"
+does "there are 34 of release 1.11 and 12 of 1.12" test "$(wc -l <"$work/names")" = 46
 
 archive_names() { nm -g --defined-only "$archive" | awk 'NF == 3 { print $3 }' | sort | diff "$work/names" -; }
-does "the archive defines the 34 names and nothing else" archive_names
+does "the archive defines the names and nothing else" archive_names
 does "the archive holds one object" test "$(ar t "$archive" | wc -l)" = 1
 
 needed() {
@@ -167,7 +167,7 @@ does "a stub of the same version" $cc -shared -fPIC -o "$stub/libpmemset.so.1" "
 	-Wl,--version-script="$root/libpmemset.map"
 does "a program linked against the stub" $cc -std=gnu99 $warn -I"$stage/include" -Wl,-z,now -o "$work/stubbed" program.c "$stub/libpmemset.so.1"
 versions() { [ "$(readelf --dyn-syms -W "$1" | grep -c ' UND pmemset_.*@LIBPMEMSET_1\.0')" = 34 ]; }
-does "it asks for all 34 at LIBPMEMSET_1.0" versions "$work/stubbed"
+does "it asks for all 34 of 1.11 at LIBPMEMSET_1.0" versions "$work/stubbed"
 (cd "$work" && LD_LIBRARY_PATH=$stub ./stubbed >/dev/null 2>&1)
 does "it does nothing with the stub itself" test $? = 77
 run "the stub-linked program runs on ours by LD_LIBRARY_PATH" "$work/stubbed" LD_LIBRARY_PATH="$lib"

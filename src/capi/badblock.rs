@@ -1,0 +1,29 @@
+//! pmemset_badblock_clear(3).
+
+use std::ffi::c_int;
+
+use super::types::*;
+use super::{arg, end, trace_call};
+use crate::error::Result;
+use crate::source::Source;
+use crate::source::badblock::BadBlock;
+
+/// Makes a range that cannot be read readable again; what it held is lost.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_badblock_clear(
+    bb: *mut pmemset_badblock,
+    src: *mut pmemset_source,
+) -> c_int {
+    trace_call!(BASIC, "pmemset_badblock_clear", "{bb:p}, {src:p}");
+    let clear = || -> Result<()> {
+        // SAFETY: the caller's promises.
+        let bad = unsafe { arg(bb, "bb")? };
+        // SAFETY: the caller's promises.
+        let source = unsafe { arg(src.cast::<Source>(), "src")? };
+        source.clear_bad_block(BadBlock {
+            offset: bad.offset,
+            length: bad.length,
+        })
+    };
+    end("pmemset_badblock_clear", clear())
+}

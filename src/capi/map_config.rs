@@ -1,0 +1,118 @@
+//! pmemset_map(3) and pmemset_map_config_new(3): mapping as 1.12 has it.
+
+use std::ffi::{c_int, c_void};
+
+use super::types::*;
+use super::{arg, end, fail, object_delete, object_out, set_arg, trace_call};
+use crate::error::{Error, Result};
+use crate::source::Source;
+
+/// What `struct pmemset_map_config` is.
+#[derive(Clone, Copy, Default)]
+struct MapConfig {
+    offset: usize,
+    length: usize,
+}
+
+/// Makes a map config that stands for a whole source.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_map_config_new(map_cfg: *mut *mut pmemset_map_config) -> c_int {
+    trace_call!(BASIC, "pmemset_map_config_new", "{map_cfg:p}");
+    // SAFETY: the caller's promises.
+    let made = unsafe { arg(map_cfg, "map_cfg") }.and_then(|out| {
+        *out = std::ptr::null_mut();
+        object_out(out, MapConfig::default())
+    });
+    end("pmemset_map_config_new", made)
+}
+
+/// Deletes a map config and sets the pointer to NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_map_config_delete(map_cfg: *mut *mut pmemset_map_config) -> c_int {
+    trace_call!(BASIC, "pmemset_map_config_delete", "{map_cfg:p}");
+    // SAFETY: the caller's promises.
+    let deleted = unsafe { object_delete::<MapConfig, _>(map_cfg, "map_cfg") };
+    end("pmemset_map_config_delete", deleted)
+}
+
+/// Sets where in the source a mapping begins.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_map_config_set_offset(
+    map_cfg: *mut pmemset_map_config,
+    offset: usize,
+) -> c_int {
+    trace_call!(
+        BASIC,
+        "pmemset_map_config_set_offset",
+        "{map_cfg:p}, {offset}"
+    );
+    // SAFETY: the caller's promises.
+    let set = unsafe { arg(map_cfg.cast::<MapConfig>(), "map_cfg") }.and_then(|config| {
+        if offset > i64::MAX as usize {
+            return Err(Error::OffsetOutOfRange(offset));
+        }
+        config.offset = offset;
+        Ok(())
+    });
+    end("pmemset_map_config_set_offset", set)
+}
+
+/// Sets how long a mapping is; 0, as it is at first, means up to the end.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_map_config_set_length(
+    map_cfg: *mut pmemset_map_config,
+    length: usize,
+) {
+    trace_call!(
+        BASIC,
+        "pmemset_map_config_set_length",
+        "{map_cfg:p}, {length}"
+    );
+    // SAFETY: the caller's promises.
+    match unsafe { arg(map_cfg.cast::<MapConfig>(), "map_cfg") } {
+        Ok(config) => config.length = length,
+        Err(e) => {
+            fail("pmemset_map_config_set_length", &e);
+        }
+    }
+}
+
+/// Maps a source, or the range of it that the map config says, into a set; a file that is too short grows.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pmemset_map(
+    set: *mut pmemset,
+    src: *mut pmemset_source,
+    map_cfg: *mut pmemset_map_config,
+    desc: *mut pmemset_part_descriptor,
+) -> c_int {
+    trace_call!(
+        BASIC,
+        "pmemset_map",
+        "{set:p}, {src:p}, {map_cfg:p}, {desc:p}"
+    );
+    let map = || -> Result<()> {
+        // SAFETY: the caller's promises.
+        let set = unsafe { set_arg(set)? };
+        // SAFETY: the caller's promises.
+        let source = unsafe { src.cast::<Source>().as_ref() }.ok_or(Error::NullSource)?;
+        // SAFETY: the caller's promises.
+        let range = unsafe { map_cfg.cast::<MapConfig>().as_ref() };
+        let range = range.copied().unwrap_or_default();
+        let mut report = |state, word: usize| {
+            let state_ptr = word as *mut pmemset_part_state_value;
+            // SAFETY: NULL, or what the program gave to pmemset_source_set_sds for this.
+            if let Some(out) = unsafe { state_ptr.as_mut() } {
+                *out = state as pmemset_part_state_value;
+            }
+        };
+        set.map_source_then(source, range.offset, range.length, &mut report, |extent| {
+            // SAFETY: the caller's promises.
+            if let Some(desc) = unsafe { desc.as_mut() } {
+                desc.addr = extent.addr as *mut c_void;
+                desc.size = extent.len;
+            }
+        })?;
+        Ok(())
+    };
+    end("pmemset_map", map())
+}
