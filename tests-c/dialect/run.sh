@@ -59,7 +59,7 @@ done <same.list
 
 # As existing binaries of 1.12: linked against something else of this name and version, which is gone.
 mkdir "$work/stub"
-stubbed="map"
+stubbed="map removal"
 sed -n 's/^\t\t\(pmemset_[a-z0-9_]*\);$/int \1(void); int \1(void) { __builtin_trap(); }/p' "$root/libpmemset.map" |
 	grep -vE 'pmemset_(part_new|part_delete|part_map)\(' >"$work/stub/stub.c"
 grep -vE '	pmemset_(part_new|part_delete|part_map);' "$root/libpmemset.map" >"$work/stub/stub.map"
