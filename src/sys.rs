@@ -630,8 +630,8 @@ pub(crate) unsafe fn copy_guarded(dest: *mut u8, origin: *const u8, len: usize) 
         let put = unsafe { libc::write(writer.as_raw_fd(), origin.add(done).cast(), step) };
         if put <= 0 {
             match errno() {
-                libc::EINTR => continue,
-                e => return Err(e),
+                libc::EINTR if put < 0 => continue,
+                e => return Err(if put < 0 { e } else { libc::EIO }),
             }
         }
         let mut taken = 0;

@@ -270,3 +270,118 @@ impl OpenFile {
         sys::clear_error(bus.as_raw_fd(), address, bad.length as u64).map_err(failed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::region::tests::Tree;
+    use super::*;
+
+    const BLOCK: &str = "devices/x/ndbus1/region3/pfn3.0/block/pmem3";
+
+    fn bad(tree: &Tree, character: bool) -> Result<Ranges> {
+        let region = tree.region(character).unwrap();
+        if character {
+            of_region(&region)
+        } else {
+            of_block_device(&region)
+        }
+    }
+
+    #[test]
+    fn a_list_of_any_length() {
+        let tree = Tree::new();
+        let list = format!("{BLOCK}/badblocks");
+        tree.write(&list, "");
+        assert_eq!(bad(&tree, false), Ok(vec![]));
+        tree.write(&list, "\n");
+        assert_eq!(bad(&tree, false), Ok(vec![]));
+        tree.write(&list, "8 1\n16 4");
+        assert_eq!(bad(&tree, false), Ok(vec![(4096, 4608), (8192, 10240)]));
+        let long: String = (0..2000u64).map(|i| format!("{} 2\n", i * 7919)).collect();
+        tree.write(&list, &long);
+        let ranges = bad(&tree, false).unwrap();
+        assert_eq!(ranges.len(), 2000);
+        for (i, r) in ranges.iter().enumerate() {
+            let start = i as u64 * 7919 * 512;
+            assert_eq!(*r, (start, start + 1024));
+        }
+        for absurd in [
+            "8\n",
+            "8 1 1\n",
+            "-8 1\n",
+            "8 1x\n",
+            "\u{1F4A5}\n",
+            "99999999999999999999 1\n",
+        ] {
+            tree.write(&list, &format!("8 1\n{absurd}"));
+            assert!(
+                matches!(bad(&tree, false), Err(Error::BadBlocksUnsupported(_))),
+                "{absurd}"
+            );
+        }
+        tree.write(&list, &"9".repeat(9000));
+        assert!(matches!(
+            bad(&tree, false),
+            Err(Error::BadBlocksUnsupported(_))
+        ));
+        tree.write(&list, "18446744073709551615 18446744073709551615\n3 0\n");
+        assert_eq!(bad(&tree, false), Ok(vec![(u64::MAX, u64::MAX)]));
+    }
+
+    #[test]
+    fn a_partition_counts_from_its_start() {
+        let tree = Tree::new();
+        tree.write(&format!("{BLOCK}/../badblocks"), "0 5\n7 2\n100 1\n");
+        tree.write(&format!("{BLOCK}/partition"), "1\n");
+        tree.write(&format!("{BLOCK}/start"), "8\n");
+        assert_eq!(bad(&tree, false), Ok(vec![(0, 512), (92 * 512, 93 * 512)]));
+    }
+
+    #[test]
+    fn a_device_is_part_of_its_region() {
+        let tree = Tree::new();
+        assert!(matches!(
+            bad(&tree, true),
+            Err(Error::BadBlocksUnsupported(_))
+        ));
+        tree.write("bus/nd/devices/region3/badblocks", "\n");
+        assert_eq!(
+            bad(&tree, true),
+            Ok(vec![]),
+            "nothing is asked for that is not needed"
+        );
+        tree.write(
+            "bus/nd/devices/region3/badblocks",
+            "0 1\n4095 2\n4100 1\n6143 5\n9000 1\n",
+        );
+        assert!(matches!(bad(&tree, true), Err(Error::CannotReadBounds(_))));
+        tree.write("bus/nd/devices/dax3.0/resource", "0x100200000\n");
+        tree.write("bus/nd/devices/dax3.0/size", "1048576\n");
+        let sector = 512;
+        assert_eq!(
+            bad(&tree, true),
+            Ok(vec![
+                (0, sector),
+                (4 * sector, 5 * sector),
+                (2047 * sector, 2048 * sector)
+            ])
+        );
+        // Without a list of its own a block device has the region's.
+        tree.write("bus/nd/devices/pfn3.0/resource", "0x100000000\n");
+        tree.write("bus/nd/devices/pfn3.0/size", "1024\n");
+        assert_eq!(bad(&tree, false), Ok(vec![(0, sector)]));
+    }
+
+    #[test]
+    fn what_touches_is_one() {
+        let found = finish(vec![
+            (4096, 8192),
+            (0, 512),
+            (8192, 8704),
+            (512, 600),
+            (4096, 5000),
+        ]);
+        let bad = |offset, length| BadBlock { offset, length };
+        assert_eq!(found, Ok(vec![bad(0, 600), bad(4096, 4608)]));
+    }
+}
