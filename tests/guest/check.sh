@@ -43,6 +43,7 @@ case_dax-cpu() { boot dax-cpu -n 3 -d 64 -p cpu; }
 case_power-ext4() { power power-ext4; }
 case_power-xfs() { power power-xfs; }
 case_power-btrfs() { power power-btrfs; }
+case_facts() { boot facts -n 3 -d 64; }
 case_errors() { boot errors -e "seed=${ERRORS_SEED:-1}"; }
 
 # Ended at a random moment and booted again, over and over.
@@ -68,7 +69,7 @@ case_crash() {
 
 # Emulation uses one processor for each machine.
 cases=("$@")
-[ $# -gt 0 ] || cases=(crash power-btrfs power-ext4 power-xfs dax dax-cpu errors)
+[ $# -gt 0 ] || cases=(crash power-btrfs power-ext4 power-xfs dax dax-cpu facts errors)
 for name in "${cases[@]}"; do
 	"case_$name" &
 	[ "$(jobs -rp | wc -l)" -lt "$(nproc)" ] || wait -n

@@ -82,6 +82,7 @@ MAY struct pmemset *new_set(enum pmem2_granularity required)
 	return set;
 }
 
+#if PMEMSET_API_VERSION == 111
 /* maps a range of a source; the result is part_map's */
 MAY int map_source(struct pmemset *set, struct pmemset_source *src, size_t offset, size_t len,
 		   struct pmemset_part_descriptor *desc, enum pmemset_part_state *state)
@@ -106,6 +107,7 @@ MAY int map_path(struct pmemset *set, const char *path, size_t offset, size_t le
 	MUST(pmemset_source_delete(&src));
 	return rc;
 }
+#endif
 
 MAY char *path_in(const char *dir, const char *name)
 {
