@@ -157,11 +157,6 @@ impl Core {
                     _ => return Ok(Vec::new()),
                 },
             };
-            if self.engine.is_busy(&*inner, lo, hi) {
-                drop(inner);
-                self.sync_addresses(lo, hi)?;
-                continue;
-            }
             let mut targets = Vec::new();
             for slot in self.maps_in(lo, hi) {
                 let allowed = usize::from(what.held() == Some(NonNull::from(slot)));
@@ -181,6 +176,11 @@ impl Core {
                     file: part.file.clone(),
                 };
                 mem::try_push(&mut targets, target)?;
+            }
+            if self.engine.is_busy(&*inner, lo, hi) {
+                drop(inner);
+                self.sync_addresses(lo, hi)?;
+                continue;
             }
             if claim {
                 for (i, t) in targets.iter().enumerate().filter(|(_, t)| t.whole) {
