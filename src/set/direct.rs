@@ -7,11 +7,11 @@ use super::{Core, Extent, Part, Set};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::mem::Shared;
-use crate::source::sds::{Sds, State};
-use crate::source::{Mapped, OpenFile, Source};
+use crate::source::sds::{Account, Sds, State};
+use crate::source::{Mapped, Source};
 
 /// Parts that have gone and counted in the shutdown state of their source, and what is to be stored for it now.
-pub(super) type Uncounted = Vec<(Shared<OpenFile>, Sds)>;
+pub(super) type Uncounted = Vec<(Shared<Account>, Sds)>;
 
 impl Set {
     /// Maps `length` bytes at `offset` of a source; a length of 0 is all from the offset to the source's end. A file that is
@@ -39,14 +39,17 @@ impl Set {
         let core = self.core();
         core.direct.store(true, Ordering::Relaxed);
         let mut part = Part::direct(source, offset, length);
-        let file = source.file();
-        part.sds = file.shutdown_state(core.config.acceptable_states(), report)?;
-        self.check_bad_blocks(file)?;
+        let acceptable = core.config.acceptable_states();
+        part.sds = source
+            .account()
+            .shutdown_state(source.file(), acceptable, report)?;
+        self.check_bad_blocks(source)?;
         self.map_then(&part, then)
     }
 
-    fn check_bad_blocks(&self, file: &Shared<OpenFile>) -> Result<()> {
-        if !file.detects_badblocks.load(Ordering::Relaxed) {
+    fn check_bad_blocks(&self, source: &Source) -> Result<()> {
+        let (file, account) = (source.file(), source.account());
+        if !account.detects_badblocks.load(Ordering::Relaxed) {
             return Ok(());
         }
         let found = file.bad_blocks()?;
@@ -58,7 +61,7 @@ impl Set {
                 self.tell(&Event::BadBlock {
                     offset: bad.offset,
                     length: bad.length,
-                    source: file.handle.load(Ordering::Relaxed),
+                    source: account.handle(),
                 });
             }
             file.bad_blocks()?
@@ -69,30 +72,30 @@ impl Set {
             return Err(Error::BadBlocks(first.offset, first.length));
         }
         self.tell(&Event::BadBlocksCleared {
-            source: file.handle.load(Ordering::Relaxed),
+            source: account.handle(),
         });
         Ok(())
     }
 
     /// Tells what is to be stored for a source.
-    pub(super) fn tell_sds(&self, file: &OpenFile, sds: &Sds) {
+    pub(super) fn tell_sds(&self, account: &Account, sds: &Sds) {
         self.tell(&Event::SdsUpdate {
             sds: std::ptr::from_ref(sds) as usize,
-            source: file.handle.load(Ordering::Relaxed),
+            source: account.handle(),
         });
     }
 
     pub(super) fn tell_uncounted(&self, uncounted: Uncounted) {
-        for (file, sds) in &uncounted {
-            self.tell_sds(file, sds);
+        for (account, sds) in &uncounted {
+            self.tell_sds(account, sds);
         }
     }
 
     /// Before the set ends: no part of it counts any more.
     pub(super) fn uncount_all(&self) {
         let mut at = 0;
-        while let Some((end, file, sds)) = self.core().uncount_from(at) {
-            self.tell_sds(&file, &sds);
+        while let Some((end, account, sds)) = self.core().uncount_from(at) {
+            self.tell_sds(&account, &sds);
             at = end;
         }
     }
@@ -105,12 +108,12 @@ impl Core {
     }
 
     /// The next part from an address on that counts does not any more.
-    fn uncount_from(&self, mut at: usize) -> Option<(usize, Shared<OpenFile>, Sds)> {
+    fn uncount_from(&self, mut at: usize) -> Option<(usize, Shared<Account>, Sds)> {
         let inner = self.lock();
         while let Some(part) = inner.part_from(at) {
             at = part.start + part.len;
-            if let Some(sds) = uncount(part) {
-                return Some((at, part.file.clone(), sds));
+            if let Some((account, sds)) = uncount(part) {
+                return Some((at, account, sds));
             }
         }
         None
@@ -118,8 +121,9 @@ impl Core {
 }
 
 /// A part that goes does not count any more; if it did, what is to be stored for its source.
-pub(super) fn uncount(part: &Mapped) -> Option<Sds> {
+pub(super) fn uncount(part: &Mapped) -> Option<(Shared<Account>, Sds)> {
+    let account = part.account.as_ref()?;
     part.counted
         .swap(false, Ordering::Relaxed)
-        .then(|| part.file.uncounted())
+        .then(|| (account.clone(), account.uncounted()))
 }

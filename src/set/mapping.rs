@@ -13,13 +13,14 @@ use crate::granularity::Granularity;
 use crate::mem::{self, Shared};
 use crate::pmem2;
 use crate::set::part_map::Home;
-use crate::source::sds::Sds;
+use crate::source::sds::{Account, Sds};
 use crate::source::{Mapped, OpenFile, Source};
 use crate::sys;
 
 /// A range of a source that can be mapped. It keeps what it needs of the source alive.
 pub struct Part {
     file: Shared<OpenFile>,
+    pub(super) account: Shared<Account>,
     /// The program's libpmem2 source, or 0.
     pmem2: usize,
     offset: usize,
@@ -39,6 +40,7 @@ impl Part {
         file.opened();
         Ok(Part {
             file,
+            account: source.account().clone(),
             pmem2: source.pmem2(),
             offset,
             length,
@@ -53,6 +55,7 @@ impl Part {
         file.opened();
         Part {
             file,
+            account: source.account().clone(),
             pmem2: source.pmem2(),
             offset,
             length,
@@ -161,8 +164,8 @@ impl Set {
     pub(crate) fn map_then(&self, part: &Part, then: impl FnOnce(Extent)) -> Result<Extent> {
         let extent = self.core().map(part)?;
         if part.sds.is_some() {
-            if let Some(sds) = part.file.sds() {
-                self.tell_sds(&part.file, &sds);
+            if let Some(sds) = part.account.sds() {
+                self.tell_sds(&part.account, &sds);
             }
         }
         then(extent);
@@ -278,9 +281,10 @@ impl Core {
         }
         mapped.start = at;
         mapped.log = log;
+        mapped.account = Some(part.account.clone());
         if let Some(sds) = &part.sds {
             mapped.counted = true.into();
-            file.counted(sds);
+            part.account.counted(sds);
         }
         file.added(&mapped);
         inner.parts.insert(at, Box::into_raw(mapped) as usize);

@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::mem::{self, Shared};
 use crate::pmem2::Map;
-use crate::source::{Mapped, OpenFile};
+use crate::source::Mapped;
+use crate::source::sds::Account;
 use crate::sys;
 
 impl Set {
@@ -67,7 +68,7 @@ impl Set {
             self.tell(&Event::PartRemove {
                 addr: t.lo,
                 len: t.hi - t.lo,
-                source: t.file.handle.load(Ordering::Relaxed),
+                source: t.account.as_ref().map_or(0, |account| account.handle()),
             });
         }
         let uncounted = core.remove_targets(what, &targets)?;
@@ -102,7 +103,7 @@ struct Target {
     whole: bool,
     generation: usize,
     /// The first part's.
-    file: Shared<OpenFile>,
+    account: Option<Shared<Account>>,
 }
 
 /// What is to be removed.
@@ -173,7 +174,7 @@ impl Core {
                     hi: to,
                     whole: to - from == slot.size(),
                     generation: slot.generation(),
-                    file: part.file.clone(),
+                    account: part.account.clone(),
                 };
                 mem::try_push(&mut targets, target)?;
             }
@@ -386,9 +387,9 @@ impl Core {
             if let Some(part) = inner.parts.remove(start) {
                 // SAFETY: the tree's values are boxes, and this one is in it no more.
                 let part = unsafe { Box::from_raw(part as *mut Mapped) };
-                if let Some(sds) = uncount(&part) {
+                if let Some(uncounted) = uncount(&part) {
                     if told.len() < told.capacity() {
-                        told.push((part.file.clone(), sds));
+                        told.push(uncounted);
                     }
                 }
                 part.file.removed(&part);

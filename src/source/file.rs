@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicUsize,
 use std::sync::{Condvar, Mutex};
 
 use super::device::{self, DeviceDax, Path};
-use super::sds;
+use super::sds::Account;
 use crate::error::{Error, Name, Result};
 use crate::granularity::Granularity;
 use crate::mem::{self, Shared, lock};
@@ -99,10 +99,6 @@ pub(crate) struct OpenFile {
     pub(super) growth: bool,
     /// Mapping the source directly must not make the file longer.
     pub(super) fixed_size: bool,
-    /// The address by which the C interface knows the source, while it does.
-    pub(crate) handle: AtomicUsize,
-    pub(crate) detects_badblocks: AtomicBool,
-    pub(super) shutdown: Mutex<Option<Box<sds::Kept>>>,
     descriptor: Mutex<Descriptor>,
     /// The same descriptor, valid while there are openers; or the program's, which has to stay open as long.
     raw: RawFd,
@@ -149,6 +145,8 @@ pub(crate) struct Mapped {
     pub log: Option<NonNull<Log>>,
     /// In lent space, the mapping as libpmem2 knows it. Used under the set's lock.
     pub map: Cell<Option<pmem2::Map>>,
+    /// The source it came from.
+    pub account: Option<Shared<Account>>,
     /// It counts in the source's shutdown state.
     pub counted: AtomicBool,
     /// A failure of the file's syncs that no drain of this part's set has reported yet; 0 if there is none.
@@ -171,6 +169,7 @@ impl Mapped {
             file,
             log,
             map: Cell::new(None),
+            account: None,
             counted: AtomicBool::new(false),
             owed: AtomicI32::new(0),
             links: Cell::new((std::ptr::null(), std::ptr::null())),
@@ -244,9 +243,6 @@ impl OpenFile {
             coarser: 1,
             pmem2: AtomicPtr::new(std::ptr::null_mut()),
             fixed_size: false,
-            handle: AtomicUsize::new(0),
-            detects_badblocks: AtomicBool::new(false),
-            shutdown: Mutex::new(None),
             descriptor: Mutex::new(Descriptor {
                 fd,
                 openers: 0,

@@ -20,11 +20,12 @@ use crate::pmem2;
 use crate::sys;
 use badblock::BadBlock;
 use file::Kind;
-use sds::Sds;
+use sds::{Account, Sds};
 
 /// A source: an open file that parts are made of. It holds one descriptor. Parts that are mapped do not need it any more.
 pub struct Source {
     file: Shared<OpenFile>,
+    account: Shared<Account>,
     pmem2: usize,
 }
 
@@ -110,22 +111,33 @@ impl Source {
         let facts = unsafe { pmem2::source_facts(source)? };
         let name = Name::new(b"the file of a libpmem2 source");
         let file = OpenFile::borrowed(facts.fd, name, facts.alignment)?;
+        let account = Shared::try_new(Account::default())?;
         file.opened();
         Ok(Source {
             file,
+            account,
             pmem2: source.as_ptr() as usize,
         })
     }
 
     fn of(file: OpenFile) -> Result<Source> {
         let file = Shared::try_new(file)?;
+        let account = Shared::try_new(Account::default())?;
         file.opened();
-        Ok(Source { file, pmem2: 0 })
+        Ok(Source {
+            file,
+            account,
+            pmem2: 0,
+        })
     }
 
     /// The program's libpmem2 source that this was made of, as an address; 0 when it was made of something else.
     pub(crate) fn pmem2(&self) -> usize {
         self.pmem2
+    }
+
+    pub(crate) fn account(&self) -> &Shared<Account> {
+        &self.account
     }
 
     pub(crate) fn file(&self) -> &Shared<OpenFile> {
@@ -159,7 +171,7 @@ impl Source {
 
     /// Has direct mappings look for bad blocks first, or not to, as it is at first.
     pub fn set_badblock_detection(&self, detect: bool) {
-        self.file.detects_badblocks.store(detect, Relaxed);
+        self.account.detects_badblocks.store(detect, Relaxed);
     }
 
     /// The ranges that are known to be unreadable.
@@ -175,12 +187,12 @@ impl Source {
     /// Gives the source a shutdown state, as the program has stored it after the last change that it was told. `report` is a
     /// word for whoever wants to know the state of the parts.
     pub fn set_sds(&self, sds: &Sds, report: usize) -> Result<()> {
-        self.file.set_sds(sds, report)
+        self.account.set_sds(sds, report)
     }
 
     /// The address by which the C interface knows this source; 0 when it does not any more.
     pub(crate) fn set_handle(&self, handle: usize) {
-        self.file.handle.store(handle, Relaxed);
+        self.account.set_handle(handle);
     }
 }
 

@@ -3,6 +3,9 @@
 //! A device counts the times when it lost power before it had written everything (its unsafe shutdown count, USC). A program
 //! stores, for each source, the device's identity and count and how many mappings it has ([`Sds`]); the next time it compares.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use super::OpenFile;
 use super::region::Region;
 use crate::error::{Error, Result};
@@ -112,7 +115,25 @@ fn compare(stored: &Sds, device: &Sds, mapped_here: bool) -> (State, Sds) {
     }
 }
 
-impl OpenFile {
+/// What is known of one source, beyond its file. Parts that are mapped keep it.
+#[derive(Default)]
+pub(crate) struct Account {
+    /// The address by which the C interface knows the source, while it does.
+    handle: AtomicUsize,
+    /// Direct mappings look for bad blocks.
+    pub detects_badblocks: AtomicBool,
+    shutdown: Mutex<Option<Box<Kept>>>,
+}
+
+impl Account {
+    pub(crate) fn handle(&self) -> usize {
+        self.handle.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_handle(&self, handle: usize) {
+        self.handle.store(handle, Ordering::Relaxed);
+    }
+
     pub(super) fn set_sds(&self, sds: &Sds, report: usize) -> Result<()> {
         let mut kept = lock(&self.shutdown);
         if kept.is_some() {
@@ -126,6 +147,7 @@ impl OpenFile {
     /// was given with the shutdown state. Returns what will be stored once the source is mapped.
     pub(crate) fn shutdown_state(
         &self,
+        file: &OpenFile,
         acceptable: u64,
         report: &mut dyn FnMut(State, usize),
     ) -> Result<Option<Box<Sds>>> {
@@ -133,11 +155,11 @@ impl OpenFile {
             Some(kept) => (kept.sds, kept.report),
             None => return Ok(None),
         };
-        let device = self.region_of_device(super::region::SYS).map_or(
+        let device = file.region_of_device(super::region::SYS).map_or(
             Err(Error::SdsUnsupported("it is not in persistent memory")),
             |region| region.shutdown_facts(),
         )?;
-        let (state, next) = compare(&stored, &device, self.is_mapped());
+        let (state, next) = compare(&stored, &device, file.is_mapped());
         report(state, word);
         if state as u64 & acceptable == 0 {
             return Err(Error::UndesirableState(state.name(), acceptable));
@@ -168,7 +190,9 @@ impl OpenFile {
     pub(crate) fn sds(&self) -> Option<Sds> {
         lock(&self.shutdown).as_ref().map(|kept| kept.sds)
     }
+}
 
+impl OpenFile {
     pub(super) fn region_of_device(&self, root: &'static str) -> Option<Region> {
         match self.kind {
             super::file::Kind::DeviceDax(_) => Region::of(root, self.facts.rdev, true),
