@@ -49,7 +49,7 @@ mkdir "$work/stub"
 does "a stub" $cc -shared -fPIC -o "$work/stub/libpmemset.so.1" "$work/stub.c" -Wl,-soname,libpmemset.so.1 \
 	-Wl,--version-script="$root/libpmemset.map"
 
-for name in sources reservation threads; do
+for name in sources reservation threads direct; do
 	# shellcheck disable=SC2086
 	does "$name compiles" $cc $flags -o "$work/$name" $name.c -L"$lib" -lpmemset -lpmem2 -lpthread -ldl
 	run "$name, linked" LD_LIBRARY_PATH="$lib" timeout 300 "$work/$name"
@@ -60,6 +60,11 @@ for name in sources reservation threads; do
 	run "$name, under valgrind" LD_LIBRARY_PATH="$lib" T_VALGRIND=1 timeout 600 valgrind -q --error-exitcode=98 \
 		--leak-check=full --errors-for-leak-kinds=definite --trace-children=no "$work/$name"
 done
+# Removal that is told takes another way.
+# shellcheck disable=SC2086
+does "threads for 1.12 with observers compiles" $cc $flags -DPMEMSET_API_VERSION=112 -DT_OBSERVED -o "$work/told" threads.c -L"$lib" \
+	-lpmemset -lpmem2 -lpthread -ldl
+run "threads for 1.12 with observers" LD_LIBRARY_PATH="$lib" timeout 300 "$work/told"
 
 # shellcheck disable=SC2086
 does "local compiles" $cc $flags -o "$work/local" local.c -L"$lib" -lpmemset -ldl -lpthread
