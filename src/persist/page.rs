@@ -557,7 +557,7 @@ fn redirty(s: &mut Segment) {
         }
     });
     if failed != 0 {
-        s.failed = match s.file.last_errno() {
+        s.failed = match s.file.syncs().last_errno() {
             0 => failed,
             errno => errno,
         };
@@ -576,7 +576,7 @@ fn sync_file(group: &mut [Segment]) {
     let Some(file) = group.first().map(|s| s.file.clone()) else {
         return;
     };
-    let Ok(ticket) = file.begin_sync() else {
+    let Ok(ticket) = file.syncs().begin() else {
         for s in group.iter_mut().filter(|s| s.failed == 0) {
             s.failed = libc::ENOMEM;
         }
@@ -598,7 +598,7 @@ fn sync_file(group: &mut [Segment]) {
     if failure.is_ok() {
         failure = file.settle_entry();
     }
-    match file.end_sync(ticket, failure) {
+    match file.syncs().end(ticket, failure) {
         Err(errno) => {
             for s in group.iter_mut() {
                 s.failed = errno;
@@ -627,7 +627,7 @@ fn verify(s: &mut Segment) {
         match written {
             Some(Some(true) | None) => true,
             Some(Some(false)) | None => {
-                failed = s.file.last_errno();
+                failed = s.file.syncs().last_errno();
                 false
             }
         }

@@ -1,19 +1,16 @@
-//! An open file that parts keep alive, what is known about it, and how its syncs have fared.
+//! An open file that parts keep alive, and what is known about it.
 
-use std::cell::Cell;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 
 use super::device::{self, DeviceDax, Path};
-use super::sds::Account;
+use super::mapped::{Mapped, Syncs};
 use crate::error::{Error, Name, Result};
 use crate::granularity::Granularity;
-use crate::mem::{self, Shared, lock};
+use crate::mem::{Shared, lock, try_box};
 use crate::persist::arch;
-use crate::persist::log::Log;
 use crate::pmem2;
 use crate::sys::{self, Errno, SysResult};
 
@@ -117,85 +114,7 @@ pub(crate) struct OpenFile {
     new_entry: AtomicBool,
     entry_lock: Mutex<()>,
     mapped: AtomicUsize,
-    health: Mutex<Health>,
-    health_changed: Condvar,
-}
-
-/// The syncs of a file.
-struct Health {
-    /// How often a sync has failed, and how at last.
-    failures: u64,
-    errno: Errno,
-    /// Syncs under way: the tickets they began with.
-    running: Vec<u64>,
-    next_ticket: u64,
-    /// The parts that are mapped, linked through [`Mapped`].
-    first: *const Mapped,
-}
-
-// SAFETY: the list of parts is only followed under the health lock, and a part leaves it before it is freed.
-unsafe impl Send for Health {}
-
-/// A part that is mapped.
-pub(crate) struct Mapped {
-    pub start: usize,
-    pub len: usize,
-    pub offset: u64,
-    pub file: Shared<OpenFile>,
-    pub log: Option<NonNull<Log>>,
-    /// In lent space, the mapping as libpmem2 knows it. Used under the set's lock.
-    pub map: Cell<Option<pmem2::Map>>,
-    /// The source it came from.
-    pub account: Option<Shared<Account>>,
-    /// It counts in the source's shutdown state.
-    pub counted: AtomicBool,
-    /// A failure of the file's syncs that no drain of this part's set has reported yet; 0 if there is none.
-    pub owed: AtomicI32,
-    links: Cell<(*const Mapped, *const Mapped)>,
-}
-
-impl Mapped {
-    pub(crate) fn new(
-        start: usize,
-        len: usize,
-        offset: u64,
-        file: Shared<OpenFile>,
-        log: Option<NonNull<Log>>,
-    ) -> Self {
-        Mapped {
-            start,
-            len,
-            offset,
-            file,
-            log,
-            map: Cell::new(None),
-            account: None,
-            counted: AtomicBool::new(false),
-            owed: AtomicI32::new(0),
-            links: Cell::new((std::ptr::null(), std::ptr::null())),
-        }
-    }
-}
-
-impl Mapped {
-    /// A sync of the file has failed.
-    fn lost(&self, errno: Errno) {
-        let Some(log) = self.log else {
-            return;
-        };
-        // SAFETY: a set's logs outlive its parts.
-        let log = unsafe { log.as_ref() };
-        log.lose(self.start, self.len);
-        if log.has_recorded(self.start, self.len) {
-            self.owed.store(errno, Ordering::Release);
-        }
-    }
-}
-
-/// A sync under way, to be ended by [`OpenFile::end_sync`].
-pub(crate) struct Ticket {
-    number: u64,
-    failures: u64,
+    syncs: Syncs,
 }
 
 impl OpenFile {
@@ -255,14 +174,7 @@ impl OpenFile {
             new_entry: AtomicBool::new(false),
             entry_lock: Mutex::new(()),
             mapped: AtomicUsize::new(0),
-            health: Mutex::new(Health {
-                failures: 0,
-                errno: 0,
-                running: Vec::new(),
-                next_ticket: 0,
-                first: std::ptr::null(),
-            }),
-            health_changed: Condvar::new(),
+            syncs: Syncs::default(),
         })
     }
 
@@ -389,7 +301,7 @@ impl OpenFile {
             let Some(source) = pmem2::Source::from_fd(self.raw)? else {
                 return Ok(None);
             };
-            let source = Box::into_raw(mem::try_box(source)?);
+            let source = Box::into_raw(try_box(source)?);
             let null = std::ptr::null_mut();
             let first =
                 self.pmem2
@@ -610,97 +522,23 @@ impl OpenFile {
         self.new_entry.load(Ordering::Acquire)
     }
 
-    // ---- parts and the fate of syncs -----------------------------------------------------------------------------
+    // ---- parts ---------------------------------------------------------------------------------------------------
 
     /// A part has been mapped. It must not move until [`removed`](Self::removed).
     pub(crate) fn added(&self, part: &Mapped) {
         self.mapped.fetch_add(1, Ordering::Release);
-        if part.log.is_none() {
-            return;
-        }
-        let mut health = lock(&self.health);
-        let next = health.first;
-        part.links.set((std::ptr::null(), next));
-        // SAFETY: parts in the list are alive, and their links are only touched under the health lock.
-        if let Some(next) = unsafe { next.as_ref() } {
-            next.links.set((part, next.links.get().1));
-        }
-        health.first = part;
-        if health.failures > 0 {
-            part.lost(health.errno);
-        }
+        self.syncs.added(part);
     }
 
     /// A part is about to be freed.
     pub(crate) fn removed(&self, part: &Mapped) {
-        if part.log.is_some() {
-            let mut health = lock(&self.health);
-            let (prev, next) = part.links.get();
-            // SAFETY: as in `added`.
-            unsafe {
-                match prev.as_ref() {
-                    Some(prev) => prev.links.set((prev.links.get().0, next)),
-                    None => health.first = next,
-                }
-                if let Some(next) = next.as_ref() {
-                    next.links.set((prev, next.links.get().1));
-                }
-            }
-        }
+        self.syncs.removed(part);
         self.mapped.fetch_sub(1, Ordering::Release);
     }
 
-    /// Before the system calls of a sync.
-    pub(crate) fn begin_sync(&self) -> Result<Ticket> {
-        let mut health = lock(&self.health);
-        let number = health.next_ticket;
-        health.next_ticket += 1;
-        mem::try_push(&mut health.running, number)?;
-        Ok(Ticket {
-            number,
-            failures: health.failures,
-        })
-    }
-
-    /// After them: the verdict. The kernel reports a lost write once for each time the file was opened, to whichever sync
-    /// asks first; so a failure of any sync that ran at the same time counts, and every page of every part of the file may
-    /// be lost, also one that was stored to and not flushed yet. What is recorded is owed a report. To hear of such a
-    /// failure this waits for the syncs of the file that are still running.
-    pub(crate) fn end_sync(&self, ticket: Ticket, result: SysResult<()>) -> SysResult<()> {
-        let mut health = lock(&self.health);
-        if let Err(errno) = result {
-            health.failures += 1;
-            health.errno = errno;
-            let mut part = health.first;
-            // SAFETY: as in `added`.
-            while let Some(p) = unsafe { part.as_ref() } {
-                p.lost(errno);
-                part = p.links.get().1;
-            }
-        }
-        let oldest = health.running.iter().min() == Some(&ticket.number);
-        health.running.retain(|t| *t != ticket.number);
-        if oldest {
-            // Only then can anybody have waited for this one alone.
-            self.health_changed.notify_all();
-        }
-        let upto = health.next_ticket;
-        while health.running.iter().any(|t| *t < upto) {
-            health = self
-                .health_changed
-                .wait(health)
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-        }
-        if health.failures == ticket.failures {
-            Ok(())
-        } else {
-            Err(health.errno)
-        }
-    }
-
-    /// The errno of the last sync that failed; 0 if none has.
-    pub(crate) fn last_errno(&self) -> Errno {
-        lock(&self.health).errno
+    /// How the file's syncs fare.
+    pub(crate) fn syncs(&self) -> &Syncs {
+        &self.syncs
     }
 }
 

@@ -4,10 +4,12 @@
 pub(crate) mod badblock;
 pub(crate) mod device;
 mod file;
+mod mapped;
 mod region;
 pub(crate) mod sds;
 
-pub(crate) use file::{Mapped, OpenFile, SyncPlan};
+pub(crate) use file::{OpenFile, SyncPlan};
+pub(crate) use mapped::Mapped;
 
 use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
