@@ -30,7 +30,7 @@ MAN3 := $(wildcard man/*.3)
 MAN7 := $(wildcard man/*.7)
 
 .DELETE_ON_ERROR:
-.PHONY: all shared static install uninstall check check-guest bench demo header clean help FORCE
+.PHONY: all shared static install uninstall check check-guest soak bench demo header clean help FORCE
 
 all: shared static
 
@@ -45,6 +45,7 @@ help:
 	@echo 'make demo       build and run a short program over real files'
 	@echo 'make check      every test; the last line counts them'
 	@echo 'make check-guest  tests in a virtual machine: persistent memory, crashes, power loss, failing disks'
+	@echo 'make soak         the tests that grow with time, SOAK=10 minutes or so each'
 	@echo 'make bench      time it against the bare machine, and against PEER=path/to/another/libpmemset.so.1; see'
 	@echo '                docs/performance.md: BENCH_DIR ROUNDS BENCH="ops parts drains"'
 	@echo 'make header     make include/libpmemset.h anew from the Rust sources'
@@ -114,6 +115,9 @@ check:
 
 check-guest:
 	@tests/guest/check.sh
+
+soak:
+	@tools/soak.sh
 
 bench: shared
 	@BUILD='$(BUILD)' CC='$(CC)' PEER='$(PEER)' ROUNDS='$(ROUNDS)' BENCH='$(BENCH)' BENCH_DIR='$(BENCH_DIR)' benches/run.sh

@@ -136,21 +136,24 @@ int main(void)
 	static const char *const ways[] = { "persist", "flush and drain", "NODRAIN and drain", "NOFLUSH, flush and drain" };
 	static char names[16][80];
 	char tmpfs[300];
-	int k = 0;
+	const char *times = getenv("CRASH_TIMES");
+	int k = 0, more = times ? atoi(times) : 1;
 
+	if (more < 1 || more > 1000)
+		more = 1;
 	t_begin();
 	page = page_size();
 	tmpfs_name(tmpfs, sizeof tmpfs, "crash");
 	for (int way = 0; way < 4; way++) {
 		snprintf(names[k], sizeof names[k], "kill: %s, PAGE", ways[way]);
 		group(names[k++]);
-		rounds("crash", NULL, way, 130);
+		rounds("crash", NULL, way, 130 * more);
 		snprintf(names[k], sizeof names[k], "kill: %s, CACHE_LINE on tmpfs", ways[way]);
 		group(names[k++]);
-		rounds(tmpfs, "CACHE_LINE", way, 80);
+		rounds(tmpfs, "CACHE_LINE", way, 80 * more);
 		snprintf(names[k], sizeof names[k], "kill: %s, BYTE on tmpfs", ways[way]);
 		group(names[k++]);
-		rounds(tmpfs, "BYTE", way, 40);
+		rounds(tmpfs, "BYTE", way, 40 * more);
 		unlink(tmpfs);
 	}
 	return t_end();
