@@ -10,6 +10,7 @@ cd "$root" || exit 1
 unset LD_PRELOAD LD_LIBRARY_PATH PMEM2_FORCE_GRANULARITY PMEMSET_EAGER_FLUSH PMEMSET_LOG_LEVEL PMEMSET_LOG_FILE MAKEFLAGS \
 	MAKELEVEL MFLAGS
 "$here/prepare.sh" >/dev/null || exit $?
+echo '#include <libpmem2.h>' | ${CC:-cc} -E - >/dev/null 2>&1 || .ci/setup >/dev/null || { echo "libpmem2.h is missing"; exit 77; }
 
 target=${CARGO_TARGET_DIR:-$root/target}
 case $target in /*) ;; *) target=$root/$target ;; esac
@@ -21,8 +22,11 @@ library=$target/lib/libpmemset.so.1.0.0
 cp "$library" "$work/bin/libpmemset.so.1"
 for source in "$here"/*.c; do
 	program=$work/bin/$(basename "$source" .c)
+	libs=-lpthread
+	[[ $source != */pmem2* ]] || libs="-lpmem2 $libs"
+	# shellcheck disable=SC2086
 	if ! ${CC:-cc} -std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -Iinclude -o "$program" "$source" \
-		"$library" -lpthread >"$work/cc" 2>&1; then
+		"$library" $libs >"$work/cc" 2>&1; then
 		cat "$work/cc"
 		echo "FAIL guest: $(basename "$source") does not compile"
 		exit 1

@@ -17,6 +17,7 @@ tests /t/fsdax "$case, ext4-dax" /mnt/ext4 $g /mnt/page 2
 tests /t/fsdax "$case, xfs-dax" /mnt/xfs $g /mnt/ext4 $g
 tests /t/fsdax "$case, ext4 on a disk" /mnt/page 2
 tests /t/devdax "$case, devdax" $dev $g /mnt/ext4
+tests /t/pmem2dax "$case, libpmem2 objects" $dev $g /mnt/ext4
 
 # The control of the regions is read-only here, since the emulated platform has nothing to flush.
 dd if=/dev/zero of=/mnt/ext4/deep bs=64k count=1 2>/dev/null
