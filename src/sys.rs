@@ -237,20 +237,27 @@ pub(crate) fn read(fd: &OwnedFd, buffer: &mut [u8]) -> SysResult<usize> {
     }
 }
 
-/// Writes all of it.
-pub(crate) fn write_all(fd: RawFd, mut bytes: &[u8]) -> SysResult<()> {
-    while !bytes.is_empty() {
-        // SAFETY: the slice is valid for its length.
-        let n = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
-        if n > 0 {
-            bytes = &bytes[n as usize..];
-        } else if n == 0 {
-            return Err(libc::EIO);
-        } else if errno() != libc::EINTR {
-            return Err(errno());
+/// Repeats a transfer until all of it is done; `step` is told how much is. One that ends early is an error.
+fn in_full(len: usize, mut step: impl FnMut(usize) -> isize) -> SysResult<()> {
+    let mut done = 0;
+    while done < len {
+        match step(done) {
+            0 => return Err(libc::EIO),
+            n if n > 0 => done += n as usize,
+            _ if errno() != libc::EINTR => return Err(errno()),
+            _ => {}
         }
     }
     Ok(())
+}
+
+/// Writes all of it.
+pub(crate) fn write_all(fd: RawFd, bytes: &[u8]) -> SysResult<()> {
+    in_full(bytes.len(), |done| {
+        let rest = &bytes[done..];
+        // SAFETY: the slice is valid for its length.
+        unsafe { libc::write(fd, rest.as_ptr().cast(), rest.len()) }
+    })
 }
 
 /// Where a link points to, in the caller's buffer.
@@ -554,25 +561,11 @@ pub(crate) fn write_zeros(fd: RawFd, offset: u64, len: u64) -> SysResult<()> {
 /// # Safety
 /// The destination must be valid for stores of `len` bytes.
 pub(crate) unsafe fn read_at(fd: RawFd, dest: *mut u8, len: usize, offset: u64) -> SysResult<()> {
-    let mut done = 0;
-    while done < len {
+    in_full(len, |done| {
+        let at = (offset + done as u64) as libc::off_t;
         // SAFETY: what is left of the caller's range.
-        let n = unsafe {
-            libc::pread(
-                fd,
-                dest.add(done).cast(),
-                len - done,
-                (offset + done as u64) as libc::off_t,
-            )
-        };
-        match n {
-            0 => return Err(libc::EIO),
-            n if n > 0 => done += n as usize,
-            _ if errno() != libc::EINTR => return Err(errno()),
-            _ => {}
-        }
-    }
-    Ok(())
+        unsafe { libc::pread(fd, dest.add(done).cast(), len - done, at) }
+    })
 }
 
 /// Writes a range of a file that is inside it. Refuses what the file-size limit forbids before the kernel does, which would
@@ -589,25 +582,11 @@ pub(crate) unsafe fn write_at(
     if offset.saturating_add(len as u64) > limit(libc::RLIMIT_FSIZE) {
         return Err(libc::EFBIG);
     }
-    let mut done = 0;
-    while done < len {
+    in_full(len, |done| {
+        let at = (offset + done as u64) as libc::off_t;
         // SAFETY: what is left of the caller's range.
-        let n = unsafe {
-            libc::pwrite(
-                fd,
-                origin.add(done).cast(),
-                len - done,
-                (offset + done as u64) as libc::off_t,
-            )
-        };
-        match n {
-            0 => return Err(libc::EIO),
-            n if n > 0 => done += n as usize,
-            _ if errno() != libc::EINTR => return Err(errno()),
-            _ => {}
-        }
-    }
-    Ok(())
+        unsafe { libc::pwrite(fd, origin.add(done).cast(), len - done, at) }
+    })
 }
 
 /// Copies through the kernel, by way of a pipe: where a load or a store would raise SIGBUS or SIGSEGV, this fails. (The

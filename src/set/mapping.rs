@@ -253,7 +253,6 @@ impl Core {
         unsafe { Home::reserve(self.home, 1)? };
         let mut mapped = mem::try_box(Mapped::new(0, len, wish.offset, file.clone(), None))?;
         if file.has_new_entry() && granularity != Granularity::Page {
-            mem::try_push(&mut inner.unsettled, file.clone())?;
             self.unsettled.store(true, Ordering::Release);
         }
 

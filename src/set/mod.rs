@@ -18,10 +18,10 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::granularity::Granularity;
-use crate::mem::{self, Shared, lock};
+use crate::mem::{self, lock};
 use crate::persist::log::Log;
 use crate::persist::page::{self, Engine};
-use crate::source::{Mapped, OpenFile};
+use crate::source::Mapped;
 use index::{Check, Locked, Tree, Version};
 pub use mapping::Part;
 use part_map::{Home, Slot, Taken};
@@ -84,7 +84,7 @@ pub(crate) struct Core {
     inner: Mutex<Inner>,
     /// Persisting at PAGE granularity.
     engine: Engine,
-    /// Files whose entry is not durable yet may be among `Inner::unsettled`.
+    /// A part's file may have an entry that is not durable yet, where persisting is no sync.
     unsettled: AtomicBool,
     /// Sources have been mapped directly: removals are told.
     direct: AtomicBool,
@@ -105,7 +105,6 @@ pub(crate) struct Inner {
     parts: Tree,
     /// The part map of the latest mapping.
     previous: Option<NonNull<Slot>>,
-    unsettled: Vec<Shared<OpenFile>>,
 }
 
 // SAFETY: the pointers are to objects of the set, which are only touched as `Core` describes.
@@ -185,7 +184,6 @@ impl Set {
                 arena,
                 parts,
                 previous: None,
-                unsettled: Vec::new(),
             }),
             engine: Engine::new(),
             unsettled: AtomicBool::new(false),

@@ -324,7 +324,7 @@ impl Core {
     /// does.
     #[cold]
     fn settle(&self) -> Result<()> {
-        let mut inner = self.lock();
+        let inner = self.lock();
         let mut at = 0;
         while let Some(part) = inner.part_from(at) {
             at = part.start + part.len;
@@ -334,7 +334,6 @@ impl Core {
                     .map_err(|e| Error::NotDurable(part.start, part.len, e))?;
             }
         }
-        inner.unsettled.clear();
         self.unsettled.store(false, Ordering::Release);
         Ok(())
     }

@@ -23,10 +23,17 @@ impl Path {
     }
 }
 
-fn number(path: std::fmt::Arguments<'_>) -> Option<u64> {
-    let mut buffer = [0; 32];
-    let text = sys::read_small(Path::new(path)?.as_cstr(), &mut buffer).ok()?;
-    let text = std::str::from_utf8(text).ok()?.trim_end();
+/// A small file of sysfs: one line, trimmed, in the caller's buffer.
+pub(super) fn line<'a>(path: std::fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a str> {
+    let text = sys::read_small(Path::new(path)?.as_cstr(), buffer).ok()?;
+    // What does not fit is nothing that is expected there.
+    let whole = text.ends_with(b"\n").then(|| text.trim_ascii())?;
+    std::str::from_utf8(whole).ok().filter(|t| !t.is_empty())
+}
+
+pub(super) fn number(path: std::fmt::Arguments<'_>) -> Option<u64> {
+    let mut buffer = [0; 40];
+    let text = line(path, &mut buffer)?;
     match text.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16).ok(),
         None => text.parse().ok(),

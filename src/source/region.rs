@@ -1,6 +1,6 @@
 //! The persistent-memory region that a device is in, as sysfs shows it.
 
-use super::device::Path;
+use super::device::{Path, line, number};
 use super::sds::Sds;
 use crate::error::{Error, Name, Result};
 use crate::sys;
@@ -21,23 +21,6 @@ pub(crate) struct Region {
     holder: Name,
     /// The device's directory, from the root.
     device: Name,
-}
-
-/// A small file of sysfs: one line, trimmed, in the caller's buffer.
-fn line<'a>(path: std::fmt::Arguments<'_>, buffer: &'a mut [u8]) -> Option<&'a str> {
-    let text = sys::read_small(Path::new(path)?.as_cstr(), buffer).ok()?;
-    // What does not fit is nothing that is expected there.
-    let whole = text.ends_with(b"\n").then(|| text.trim_ascii())?;
-    std::str::from_utf8(whole).ok().filter(|t| !t.is_empty())
-}
-
-fn number(path: std::fmt::Arguments<'_>) -> Option<u64> {
-    let mut buffer = [0; 40];
-    let text = line(path, &mut buffer)?;
-    match text.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16).ok(),
-        None => text.parse().ok(),
-    }
 }
 
 impl Region {
