@@ -13,8 +13,9 @@ use crate::error::Result;
 use crate::mem;
 use crate::sync::{AtomicUsize, Ordering, fence};
 
-/// Entries of a node: with 31 a node is 512 bytes, eight cache lines.
-const FANOUT: usize = if cfg!(loom) { 3 } else { 31 };
+/// Entries of a node, so that three levels hold 59 000. A larger node takes longer to search, a smaller one makes for more
+/// levels (make bench BENCH=parts).
+const FANOUT: usize = if cfg!(loom) { 3 } else { 39 };
 
 /// Stands for "no key" behind the last one of a node. No part begins there.
 const NO_KEY: usize = usize::MAX;

@@ -342,7 +342,7 @@ impl Core {
         };
         // SAFETY: slots live as long as the set, and longer.
         let s = unsafe { slot.as_ref() };
-        let word = s.word();
+        let word = s.check_in();
         let inside = s.contains(addr);
         if !check.holds() {
             return None;
@@ -350,7 +350,7 @@ impl Core {
         if !inside {
             return not_found();
         }
-        match s.take(word) {
+        match word.take() {
             Taken::Yes => Some(Ok(slot)),
             Taken::Changed | Taken::Claimed => None,
             Taken::Full => Some(Err(Error::PartMapInUse(addr, s.references() as u32))),

@@ -1,10 +1,12 @@
 //! Part maps: the objects that callers hold references to.
 //!
 //! A part map lives in a slot that is never given back to the allocator while its set lives, nor after that while anybody
-//! holds a reference. One word of the slot says everything that a reader must see at once: how many references there are,
-//! whether the slot is being removed, and a generation that changes whenever the part map goes or loses addresses. A reader
-//! takes a reference by exchanging that very word, so it can neither get one to a part map that is gone nor show up in the
-//! count of one that it did not find.
+//! holds a reference. The references are counted in shards, and every thread counts in one of them, so that threads that
+//! look up the same part maps do not write to the same cache lines. The word of a shard says everything that a reader must
+//! see at once: how many references were taken in it, whether the slot is being removed, and a generation that changes
+//! whenever the part map goes or loses addresses. A reader takes a reference by exchanging that very word, so it can
+//! neither get one to a part map that is gone nor show up in the count of one that it did not find. A removal marks the
+//! words of all shards first: from then on the sum of the counts can only fall.
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
@@ -13,9 +15,11 @@ use std::sync::atomic::AtomicPtr;
 use crate::error::{Error, Result};
 use crate::mem;
 use crate::persist::log::Log;
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{self, AtomicUsize, Ordering};
 
-const COUNT: usize = (1 << 29) - 1;
+const COUNT: usize = (1 << 28) - 1;
+/// A drop looks for the shard that has its reference, see [`Slot::drop_elsewhere`].
+const FROZEN: usize = 1 << 28;
 /// A removal is under way; its outcome is known once the set's lock is free.
 const CLAIMED: usize = 1 << 29;
 /// Nothing lives in the slot.
@@ -24,13 +28,13 @@ const FREE: usize = 1 << 30;
 const ORPHAN: usize = 1 << 31;
 const GENERATION: usize = 1 << 32;
 
-/// A part map. Made, changed and removed under its set's lock only. Half a cache line, so that a look-up misses one.
-#[repr(align(32))]
+/// What has to be the same for a part map to be the one that was found.
+const IDENTITY: usize = !(COUNT | FROZEN);
+
+/// A part map. Made, changed and removed under its set's lock only.
 pub struct Slot {
-    word: AtomicUsize,
     start: AtomicUsize,
     size: AtomicUsize,
-    log: AtomicPtr<Log>,
 }
 
 /// What a try to take a reference came to.
@@ -46,36 +50,36 @@ pub(crate) enum Taken {
 }
 
 impl Slot {
-    /// The word, to be handed to [`take`](Self::take) once the part map is known to be the right one.
+    /// The slab that the slot is in, and which of its slots it is.
     #[inline]
-    pub(crate) fn word(&self) -> usize {
-        self.word.load(Ordering::Acquire)
+    fn place(&self) -> (&Slab, usize) {
+        let addr = std::ptr::from_ref(self).addr();
+        let slab = std::ptr::with_exposed_provenance::<Slab>(addr & !(SLAB_SIZE - 1));
+        let at = (addr % SLAB_SIZE - std::mem::offset_of!(Slab, slots)) / size_of::<Slot>();
+        // SAFETY: slots are in slabs only, which are aligned to their size, and exposed when they are made; what a slab has
+        // besides atomics is written before its slots are used.
+        (unsafe { &*slab }, at)
     }
 
-    /// Takes a reference, if neither the part map nor its extent has changed since `word` was read, but for growth.
     #[inline]
-    pub(crate) fn take(&self, mut word: usize) -> Taken {
-        loop {
-            if word & (CLAIMED | FREE | ORPHAN) != 0 {
-                return if word & CLAIMED != 0 {
-                    Taken::Claimed
-                } else {
-                    Taken::Changed
-                };
-            }
-            if word & COUNT == COUNT {
-                return Taken::Full;
-            }
-            match self
-                .word
-                .compare_exchange(word, word + 1, Ordering::AcqRel, Ordering::Acquire)
-            {
-                Ok(_) => return Taken::Yes,
-                // Other references came or went: still the same part map.
-                Err(now) if (now ^ word) & !COUNT == 0 => word = now,
-                Err(now) if now & CLAIMED != 0 => return Taken::Claimed,
-                Err(_) => return Taken::Changed,
-            }
+    fn word_of(&self, shard: usize) -> &AtomicUsize {
+        let (slab, at) = self.place();
+        &slab.words[shard].0[at]
+    }
+
+    /// The words of all shards.
+    fn words(&self) -> impl Iterator<Item = &AtomicUsize> {
+        let (slab, at) = self.place();
+        slab.words.iter().map(move |row| &row.0[at])
+    }
+
+    /// What a reference will be taken by, to be read before the part map is known to be the right one.
+    #[inline]
+    pub(crate) fn check_in(&self) -> Word<'_> {
+        let word = self.word_of(sync::shard() % SHARDS);
+        Word {
+            word,
+            seen: word.load(Ordering::Acquire),
         }
     }
 
@@ -87,78 +91,137 @@ impl Slot {
     pub(crate) unsafe fn drop_reference(this: NonNull<Slot>) {
         // SAFETY: as the caller promises.
         let slot = unsafe { this.as_ref() };
-        let mut word = slot.word.load(Ordering::Relaxed);
-        loop {
-            if word & COUNT == 0 {
-                return;
-            }
-            match slot.word.compare_exchange_weak(
-                word,
-                word - 1,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => break,
-                Err(now) => word = now,
-            }
-        }
-        if word & ORPHAN != 0 && word & COUNT == 1 {
-            // SAFETY: the set is gone and left its home to the orphans, of which this was one until now.
-            unsafe { Home::orphan_gone(slot.home()) };
+        // SAFETY: as the caller promises.
+        if unsafe { !slot.drop_in(slot.word_of(sync::shard() % SHARDS)) } {
+            // SAFETY: as the caller promises.
+            unsafe { slot.drop_elsewhere() };
         }
     }
 
-    /// Marks the part map as being removed, if exactly `allowed` references are held.
-    pub(crate) fn claim(&self, allowed: usize) -> Result<()> {
-        let mut word = self.word.load(Ordering::Acquire);
+    /// Gives a reference back that was taken in this shard; `false` when there is none.
+    ///
+    /// # Safety
+    /// As for `drop_reference`; after `true` the slot's memory may be gone.
+    #[inline]
+    unsafe fn drop_in(&self, word: &AtomicUsize) -> bool {
+        let mut seen = word.load(Ordering::Relaxed);
         loop {
-            let held = word & COUNT;
-            if held != allowed || word & CLAIMED != 0 {
-                return Err(Error::PartMapInUse(
-                    self.start(),
-                    held.saturating_sub(allowed) as u32,
-                ));
+            if seen & FROZEN != 0 {
+                sync::relax();
+                seen = word.load(Ordering::Relaxed);
+                continue;
             }
-            match self.word.compare_exchange(
-                word,
-                word | CLAIMED,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => return Ok(()),
-                Err(now) => word = now,
+            if seen & COUNT == 0 {
+                return false;
+            }
+            let less =
+                word.compare_exchange_weak(seen, seen - 1, Ordering::Release, Ordering::Relaxed);
+            match less {
+                Ok(_) => break,
+                Err(now) => seen = now,
             }
         }
+        // SAFETY: as the caller promises.
+        unsafe { self.dropped(seen) };
+        true
+    }
+
+    /// What follows when a word has lost a reference.
+    ///
+    /// # Safety
+    /// `before` must be what the word was before.
+    #[inline]
+    unsafe fn dropped(&self, before: usize) {
+        if before & ORPHAN != 0 && before & COUNT == 1 {
+            // SAFETY: the set is gone and left its home to the shards with references, of which this was one until now.
+            unsafe { Home::orphan_gone(self.place().0.home) };
+        }
+    }
+
+    /// Gives a reference back that another thread has taken. Where a look at one shard after the other finds none, it may
+    /// have missed one, for references are alike: others can take here and drop there meanwhile. So none can come or go
+    /// during the second look.
+    ///
+    /// # Safety
+    /// As for `drop_reference`.
+    #[cold]
+    unsafe fn drop_elsewhere(&self) {
+        for word in self.words() {
+            // SAFETY: as the caller promises; on `true` nothing is used any more.
+            if unsafe { self.drop_in(word) } {
+                return;
+            }
+        }
+        // In order, so that two that do it cannot wait for each other.
+        for word in self.words() {
+            while word.fetch_or(FROZEN, Ordering::Acquire) & FROZEN != 0 {
+                sync::relax();
+            }
+        }
+        let has_one = |word: &&AtomicUsize| word.load(Ordering::Relaxed) & COUNT != 0;
+        let found = self.words().find(has_one);
+        for word in self.words() {
+            if !found.is_some_and(|f| std::ptr::eq(f, word)) {
+                word.fetch_and(!FROZEN, Ordering::Release);
+            }
+        }
+        if let Some(word) = found {
+            // Frozen until this very moment, and the reference keeps the slot as long.
+            let before = word.fetch_sub(FROZEN + 1, Ordering::Release);
+            // SAFETY: as the caller promises.
+            unsafe { self.dropped(before) };
+        }
+    }
+
+    /// Marks the part map as being removed, if exactly `allowed` references are held. Under the set's lock.
+    pub(crate) fn claim(&self, allowed: usize) -> Result<()> {
+        // None can be taken in a shard that is marked, so there are never more than were counted.
+        let mut held = 0;
+        for word in self.words() {
+            held += word.fetch_or(CLAIMED, Ordering::AcqRel) & COUNT;
+        }
+        if held == allowed {
+            return Ok(());
+        }
+        self.unclaim(false);
+        Err(Error::PartMapInUse(
+            self.start(),
+            held.saturating_sub(allowed) as u32,
+        ))
     }
 
     /// Whether a removal of it is under way.
     pub(crate) fn is_claimed(&self) -> bool {
-        self.word.load(Ordering::Relaxed) & CLAIMED != 0
+        self.word_of(0).load(Ordering::Relaxed) & CLAIMED != 0
     }
 
     /// A number that changes when the part map goes or loses addresses.
     pub(crate) fn generation(&self) -> usize {
-        self.word.load(Ordering::Relaxed) & !(GENERATION - 1)
+        self.word_of(0).load(Ordering::Relaxed) & !(GENERATION - 1)
     }
 
     /// Takes the claim back; `shrunk` when the part map has lost addresses meanwhile.
     pub(crate) fn unclaim(&self, shrunk: bool) {
-        if shrunk {
-            self.word.fetch_add(GENERATION, Ordering::AcqRel);
+        for word in self.words() {
+            if shrunk {
+                word.fetch_add(GENERATION, Ordering::AcqRel);
+            }
+            word.fetch_and(!CLAIMED, Ordering::AcqRel);
         }
-        self.word.fetch_and(!CLAIMED, Ordering::AcqRel);
     }
 
-    /// What the slot's slab belongs to.
-    fn home(&self) -> *const Home {
-        let slab = (std::ptr::from_ref(self)).map_addr(|a| a & !(SLAB_SIZE - 1));
-        // SAFETY: slots are in slabs only, and slabs are aligned to their size.
-        unsafe { (*slab.cast::<Slab>()).home }
-    }
-
-    /// How many references are held.
+    /// How many references are held; more or less a few while others come and go.
     pub(crate) fn references(&self) -> usize {
-        self.word.load(Ordering::Relaxed) & COUNT
+        let counts = self.words().map(|w| w.load(Ordering::Relaxed) & COUNT);
+        counts.sum()
+    }
+
+    /// Another part map lives here from now on, or none.
+    fn renew(&self, flags: usize) {
+        let next = self.generation().wrapping_add(GENERATION) | flags;
+        for word in self.words() {
+            word.store(next, Ordering::Release);
+        }
     }
 
     pub(crate) fn start(&self) -> usize {
@@ -175,7 +238,8 @@ impl Slot {
 
     /// The log of the flushes to this part map; `None` where flushes need no log.
     pub(crate) fn log(&self) -> Option<NonNull<Log>> {
-        NonNull::new(self.log.load(Ordering::Relaxed))
+        let (slab, at) = self.place();
+        NonNull::new(slab.logs.0[at].load(Ordering::Relaxed))
     }
 
     pub(crate) fn set_extent(&self, start: usize, size: usize) {
@@ -189,25 +253,75 @@ impl Slot {
 
     /// Whether the part map is one of the live set that `home` belongs to.
     pub(crate) fn lives_in(&self, home: NonNull<Home>) -> bool {
-        std::ptr::eq(self.home(), home.as_ptr()) && self.word() & (FREE | ORPHAN) == 0
+        std::ptr::eq(self.place().0.home, home.as_ptr())
+            && self.word_of(0).load(Ordering::Acquire) & (FREE | ORPHAN) == 0
     }
 }
 
+/// The word of the calling thread's shard, as it was at a moment.
+pub(crate) struct Word<'slot> {
+    word: &'slot AtomicUsize,
+    seen: usize,
+}
+
+impl Word<'_> {
+    /// Takes a reference, if neither the part map nor its extent has changed since then, but for growth.
+    #[inline]
+    pub(crate) fn take(self) -> Taken {
+        let mut seen = self.seen;
+        loop {
+            if seen & (CLAIMED | FREE | ORPHAN | FROZEN) != 0 {
+                if seen & CLAIMED != 0 {
+                    return Taken::Claimed;
+                }
+                if seen & FROZEN == 0 {
+                    return Taken::Changed;
+                }
+                sync::relax();
+                let now = self.word.load(Ordering::Acquire);
+                if (now ^ seen) & IDENTITY & !CLAIMED != 0 {
+                    return Taken::Changed;
+                }
+                seen = now;
+                continue;
+            }
+            if seen & COUNT == COUNT {
+                return Taken::Full;
+            }
+            let more =
+                self.word
+                    .compare_exchange(seen, seen + 1, Ordering::AcqRel, Ordering::Acquire);
+            match more {
+                Ok(_) => return Taken::Yes,
+                // Other references came or went: still the same part map.
+                Err(now) if (now ^ seen) & IDENTITY == 0 => seen = now,
+                Err(now) if now & CLAIMED != 0 => return Taken::Claimed,
+                Err(_) => return Taken::Changed,
+            }
+        }
+    }
+}
+
+/// Threads are counted in turns, so that up to this many share no shard. More would cost 8 bytes a part each.
+const SHARDS: usize = if cfg!(loom) { 2 } else { 4 };
+
 const SLAB_SIZE: usize = if cfg!(loom) { 65536 } else { 4096 };
-/// Few for the model check, which looks at every order of what happens to them.
-const SLOTS: usize = if cfg!(loom) {
-    2
-} else {
-    SLAB_SIZE / size_of::<Slot>() - 1
-};
+/// As many as fit. Few for the model check, which looks at every order of what happens to them.
+const SLOTS: usize = if cfg!(loom) { 2 } else { 72 };
+
+/// Something of every slot of a slab, sharing no cache line with anything else.
+#[repr(C, align(64))]
+struct Row<T>([T; SLOTS]);
 
 /// Aligned to its size, so that a slot's address leads to it.
-#[cfg_attr(not(loom), repr(align(4096)))]
-#[cfg_attr(loom, repr(align(65536)))]
+#[cfg_attr(not(loom), repr(C, align(4096)))]
+#[cfg_attr(loom, repr(C, align(65536)))]
 struct Slab {
     next: *mut Slab,
     home: *const Home,
-    slots: [Slot; SLOTS],
+    slots: Row<Slot>,
+    logs: Row<AtomicPtr<Log>>,
+    words: [Row<AtomicUsize>; SHARDS],
 }
 
 const _: () = assert!(size_of::<Slab>() == SLAB_SIZE);
@@ -217,7 +331,7 @@ pub(crate) struct Home {
     slabs: *mut Slab,
     /// Slots that are free, linked by `start`.
     free: usize,
-    /// After the set's end: slots that are still referenced, and one for the end itself.
+    /// After the set's end: shards of slots that still have references, and one for the end itself.
     orphans: AtomicUsize,
 }
 
@@ -258,15 +372,17 @@ impl Home {
             let home = &mut *this.as_ptr();
             (&raw mut (*slab).next).write(home.slabs);
             (&raw mut (*slab).home).write(this.as_ptr());
+            (&raw mut (*slab).logs).write(Row(std::array::from_fn(|_| AtomicPtr::default())));
+            (&raw mut (*slab).words).write(std::array::from_fn(|_| {
+                Row(std::array::from_fn(|_| AtomicUsize::new(FREE)))
+            }));
             let slots = (&raw mut (*slab).slots).cast::<Slot>();
             for i in (0..SLOTS).rev() {
                 slots.add(i).write(Slot {
-                    word: AtomicUsize::new(FREE),
                     start: AtomicUsize::new(home.free),
                     size: AtomicUsize::new(0),
-                    log: AtomicPtr::new(std::ptr::null_mut()),
                 });
-                home.free = slots.add(i) as usize;
+                home.free = slots.add(i).expose_provenance();
             }
             home.slabs = slab;
         }
@@ -290,13 +406,10 @@ impl Home {
             let s = slot.as_ref();
             home.free = s.start();
             s.set_extent(start, size);
-            s.log.store(
-                log.map_or(std::ptr::null_mut(), NonNull::as_ptr),
-                Ordering::Relaxed,
-            );
-            let generation = s.word.load(Ordering::Relaxed) & !(GENERATION - 1);
-            s.word
-                .store(generation.wrapping_add(GENERATION), Ordering::Release);
+            let log = log.map_or(std::ptr::null_mut(), NonNull::as_ptr);
+            let (slab, at) = s.place();
+            slab.logs.0[at].store(log, Ordering::Relaxed);
+            s.renew(0);
             slot
         }
     }
@@ -310,11 +423,7 @@ impl Home {
         unsafe {
             let home = &mut *this.as_ptr();
             let s = slot.as_ref();
-            let generation = s.word.load(Ordering::Relaxed) & !(GENERATION - 1);
-            s.word.store(
-                generation.wrapping_add(GENERATION) | FREE,
-                Ordering::Release,
-            );
+            s.renew(FREE);
             s.size.store(0, Ordering::Relaxed);
             s.start.store(home.free, Ordering::Relaxed);
             home.free = slot.as_ptr() as usize;
@@ -331,10 +440,10 @@ impl Home {
             let home = this.as_ref();
             let mut slab = home.slabs;
             while !slab.is_null() {
-                for slot in &(*slab).slots {
+                for word in (*slab).words.iter().flat_map(|row| &row.0) {
                     // Counted before it can be dropped by somebody else.
                     home.orphans.fetch_add(1, Ordering::Relaxed);
-                    if slot.word.fetch_or(ORPHAN, Ordering::AcqRel) & COUNT == 0 {
+                    if word.fetch_or(ORPHAN, Ordering::AcqRel) & COUNT == 0 {
                         home.orphans.fetch_sub(1, Ordering::Relaxed);
                     }
                 }
@@ -377,33 +486,40 @@ mod tests {
             Home::reserve(home, 140).unwrap();
             let slot = Home::make(home, 4096, 4096, None);
             let s = slot.as_ref();
-            let word = s.word();
-            assert_eq!(s.take(word), Taken::Yes);
+            let before = || s.check_in();
+            let early = before();
+            assert_eq!(s.check_in().take(), Taken::Yes);
             assert_eq!(
-                s.take(word),
+                early.take(),
                 Taken::Yes,
                 "a change of the count alone is no change"
             );
             assert!(matches!(s.claim(1), Err(Error::PartMapInUse(4096, 1))));
             Slot::drop_reference(slot);
+            let early = before();
             s.claim(1).unwrap();
-            assert_eq!(s.take(word), Taken::Claimed);
+            assert_eq!(early.take(), Taken::Claimed);
+            let early = before();
             s.unclaim(false);
-            assert_eq!(s.take(word), Taken::Yes);
+            assert_eq!(early.take(), Taken::Claimed);
+            assert_eq!(before().take(), Taken::Yes);
             Slot::drop_reference(slot);
+            let early = before();
             s.claim(1).unwrap();
             s.unclaim(true);
-            assert_eq!(s.take(word), Taken::Changed);
+            assert_eq!(early.take(), Taken::Changed);
             Slot::drop_reference(slot);
             Slot::drop_reference(slot);
             assert_eq!(s.references(), 0, "one drop too many does nothing");
+            let early = [before(), before()];
             s.claim(0).unwrap();
             Home::recycle(home, slot);
-            assert_eq!(s.take(word), Taken::Changed);
+            let [one, two] = early;
+            assert_eq!(one.take(), Taken::Changed);
             let again = Home::make(home, 8192, 4096, None);
             assert_eq!(again, slot);
-            assert_eq!(s.take(word), Taken::Changed);
-            assert_eq!(s.take(s.word()), Taken::Yes);
+            assert_eq!(two.take(), Taken::Changed);
+            assert_eq!(before().take(), Taken::Yes);
             Home::abandon(home);
             assert!(!s.lives_in(home));
             Slot::drop_reference(slot);

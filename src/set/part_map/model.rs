@@ -186,7 +186,7 @@ impl World {
                     let s = unsafe { slot.as_ref() };
                     use crate::set::index::Check;
                     if s.contains(addr) && reading.holds() {
-                        s.word.fetch_add(1, Ordering::AcqRel);
+                        s.word_of(sync::shard()).fetch_add(1, Ordering::AcqRel);
                         return Some(slot);
                     }
                 }
@@ -228,11 +228,19 @@ fn check_to(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     });
 }
 
-fn removal(look: Look, remove: Remove) {
+/// A thread that counts its references in this shard.
+fn spawn<T: 'static>(shard: usize, run: impl FnOnce() -> T + 'static) -> thread::JoinHandle<T> {
+    thread::spawn(move || {
+        sync::SHARD.with(|s| s.set(shard));
+        run()
+    })
+}
+
+fn removal(shard: usize, look: Look, remove: Remove) {
     check(move || {
         let world = World::new();
         world.map(A, 1, 1);
-        let looker = thread::spawn(move || world.visit(A + 5, look));
+        let looker = spawn(shard, move || world.visit(A + 5, look));
         let gone = world.remove(A, A + PAGE, remove);
         let found = looker.join().unwrap();
         assert!(gone || found == Some(1), "neither removed nor found");
@@ -243,19 +251,20 @@ fn removal(look: Look, remove: Remove) {
 
 #[test]
 fn loom_look_up_races_with_removal() {
-    removal(Look::Right, Remove::Right);
+    removal(0, Look::Right, Remove::Right);
+    removal(1, Look::Right, Remove::Right);
 }
 
 #[test]
 #[should_panic(expected = "Concurrent read and write accesses")]
 fn loom_planted_no_claim() {
-    removal(Look::Right, Remove::PlantedNoClaim);
+    removal(1, Look::Right, Remove::PlantedNoClaim);
 }
 
 #[test]
 #[should_panic(expected = "memory that is not mapped")]
 fn loom_planted_no_generation() {
-    removal(Look::PlantedNoGeneration, Remove::Right);
+    removal(1, Look::PlantedNoGeneration, Remove::Right);
 }
 
 /// The slot of the part map that went is used again, elsewhere and in the same place.
@@ -263,7 +272,7 @@ fn again(place: usize) {
     check(move || {
         let world = World::new();
         world.map(A, 1, 1);
-        let looker = thread::spawn(move || world.visit(A, Look::Right));
+        let looker = spawn(1, move || world.visit(A, Look::Right));
         let gone = world.remove(A, A + PAGE, Remove::Right);
         if gone {
             world.map(place, 1, 2);
@@ -305,7 +314,7 @@ fn others(before: &'static [usize], change: usize, sought: usize, look: Look) {
         for addr in before {
             world.map(*addr, 1, 1);
         }
-        let looker = thread::spawn(move || world.visit(sought, look));
+        let looker = spawn(1, move || world.visit(sought, look));
         if before.contains(&change) {
             assert!(world.remove(change, change + PAGE, Remove::Right));
         } else {
@@ -346,7 +355,7 @@ fn loom_look_up_races_with_a_split() {
         check(move || {
             let world = World::new();
             world.map(A, 2, 1);
-            let looker = thread::spawn(move || world.visit(A + part * PAGE, Look::Right));
+            let looker = spawn(1, move || world.visit(A + part * PAGE, Look::Right));
             let gone = world.remove(A + PAGE, A + 2 * PAGE, Remove::Right);
             let found = looker.join().unwrap();
             assert!(found.is_some() || (gone && part == 1));
@@ -362,11 +371,83 @@ fn loom_two_look_ups_and_a_removal() {
     check_to(1, || {
         let world = World::new();
         world.map(A, 1, 1);
-        let one = thread::spawn(move || world.visit(A, Look::Right));
-        let two = thread::spawn(move || world.visit(A, Look::Right));
+        let one = spawn(0, move || world.visit(A, Look::Right));
+        let two = spawn(1, move || world.visit(A, Look::Right));
         let gone = world.remove(A, A + PAGE, Remove::Right);
         let found = (one.join().unwrap(), two.join().unwrap());
         assert!(gone || found == (Some(1), Some(1)));
+        world.end();
+    });
+}
+
+/// Gives a reference back without stopping the others where it is not found at once.
+unsafe fn drop_by_looking(slot: NonNull<Slot>) {
+    // SAFETY: as the caller promises.
+    let s = unsafe { slot.as_ref() };
+    let mine = s.words().skip(sync::shard());
+    for word in mine.chain(s.words()) {
+        // SAFETY: as the caller promises.
+        if unsafe { s.drop_in(word) } {
+            return;
+        }
+    }
+}
+
+/// Two threads give back references that the other has taken.
+fn hands(give: unsafe fn(NonNull<Slot>)) {
+    check(move || {
+        let home = Home::new().unwrap();
+        // SAFETY: before the threads begin; the slots stay while the home does.
+        let slot = unsafe {
+            Home::reserve(home, 1).unwrap();
+            Home::make(home, A, PAGE, None)
+        };
+        // SAFETY: as above.
+        let s = unsafe { slot.as_ref() };
+        assert_eq!(s.check_in().take(), Taken::Yes);
+        let slot = slot.as_ptr() as usize;
+        let other = spawn(1, move || {
+            // SAFETY: the reference that the first thread has taken.
+            unsafe { give(NonNull::new(slot as *mut Slot).unwrap()) };
+        });
+        sync::SHARD.with(|s| s.set(1));
+        assert_eq!(s.check_in().take(), Taken::Yes);
+        sync::SHARD.with(|s| s.set(0));
+        // SAFETY: the reference that was taken just now.
+        unsafe { give(NonNull::new(slot as *mut Slot).unwrap()) };
+        other.join().unwrap();
+        assert_eq!(s.references(), 0, "a reference is left");
+        s.claim(0).unwrap();
+        // SAFETY: nobody uses the part map any more.
+        unsafe { Home::abandon(home) };
+    });
+}
+
+#[test]
+fn loom_references_change_hands() {
+    hands(Slot::drop_reference);
+}
+
+#[test]
+#[should_panic(expected = "a reference is left")]
+fn loom_planted_drop_by_looking() {
+    hands(drop_by_looking);
+}
+
+/// One reference too many is given back, in the presence of others.
+#[test]
+fn loom_drop_too_many() {
+    check(|| {
+        let world = World::new();
+        world.map(A, 1, 1);
+        let other = spawn(1, move || world.visit(A, Look::Right));
+        let slot = world.find(A, Look::Right).unwrap();
+        // SAFETY: the slot stays while the world does.
+        unsafe {
+            Slot::drop_reference(slot);
+            Slot::drop_elsewhere(slot.as_ref());
+        }
+        other.join().unwrap();
         world.end();
     });
 }
@@ -384,9 +465,9 @@ fn end(abandon: unsafe fn(NonNull<Home>)) {
             let slot = NonNull::new(slot as *mut Slot).unwrap();
             // SAFETY: as above.
             let s = unsafe { slot.as_ref() };
-            assert_eq!(s.take(s.word()), Taken::Yes);
+            assert_eq!(s.check_in().take(), Taken::Yes);
             let slot = slot.as_ptr() as usize;
-            thread::spawn(move || {
+            spawn(1, move || {
                 let slot = NonNull::new(slot as *mut Slot).unwrap();
                 // SAFETY: the reference keeps the slot.
                 assert_eq!(unsafe { slot.as_ref() }.size(), PAGE);
@@ -412,9 +493,9 @@ unsafe fn abandon_late(this: NonNull<Home>) {
     // SAFETY: as for `Home::abandon`; that this is too late is what the check must find.
     unsafe {
         let home = this.as_ref();
-        for slot in &(*home.slabs).slots {
+        for word in (*home.slabs).words.iter().flat_map(|row| &row.0) {
             assert_eq!(LIVE.get(), 1, "gone too early");
-            if slot.word.fetch_or(ORPHAN, Ordering::AcqRel) & COUNT != 0 {
+            if word.fetch_or(ORPHAN, Ordering::AcqRel) & COUNT != 0 {
                 home.orphans.fetch_add(1, Ordering::Relaxed);
             }
         }
