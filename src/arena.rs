@@ -258,24 +258,30 @@ impl Arena {
         };
         let (end, hole_end) = (start + len, hole + size);
         debug_assert!(end <= hole_end);
-        if start > hole {
-            self.holes.replace(hole, start - hole);
-        } else {
-            self.holes.remove(hole);
-        }
-        if end < hole_end {
-            self.holes.insert(end, hole_end - end);
+        match (start > hole, end < hole_end) {
+            (false, true) => self.holes.rename(hole, end, hole_end - end),
+            (false, false) => drop(self.holes.remove(hole)),
+            (true, after) => {
+                self.holes.replace(hole, start - hole);
+                if after {
+                    self.holes.insert(end, hole_end - end);
+                }
+            }
         }
         if self.current == hole {
             self.current = end;
         }
     }
 
-    /// The range that is worth reserving anew when `start..end` becomes free: with the free places beside it where that
-    /// lets the kernel free whole page tables, unless parts are being put there at present.
-    pub(crate) fn reserve_span(&self, start: usize, end: usize) -> (usize, usize) {
+    /// The range that is worth reserving anew when `start..end` becomes free, a part of the free place `around`: with the
+    /// free places beside it where that lets the kernel free whole page tables, unless parts are being put there at present.
+    pub(crate) fn reserve_span(
+        &self,
+        (start, end): (usize, usize),
+        around: (usize, usize),
+    ) -> (usize, usize) {
         let table = sys::page_size() * (sys::page_size() / 8);
-        let (lo, hi) = self.around(start, end);
+        let (lo, hi) = around;
         let (down, up) = (start / table * table, end.next_multiple_of(table));
         if down >= lo && up <= hi && !(lo..=hi).contains(&self.current) {
             (down, up)
@@ -285,7 +291,7 @@ impl Arena {
     }
 
     /// The free place that a range would become part of.
-    fn around(&self, start: usize, end: usize) -> (usize, usize) {
+    pub(crate) fn around(&self, start: usize, end: usize) -> (usize, usize) {
         let (mut lo, mut hi) = (start, end);
         let base = self.piece(start).map_or(start, |p| p.base);
         if let Ok(Some((hole, size))) = self.holes.floor(start, &Locked) {
@@ -303,18 +309,29 @@ impl Arena {
 
     /// Marks a range as free again, whatever parts of it are free already. After [`prepare`](Self::prepare).
     pub(crate) fn give(&mut self, start: usize, end: usize) {
-        let (lo, hi) = self.around(start, end);
-        let mut was_current = false;
-        while let Ok(Some((hole, _))) = self.holes.floor(hi - 1, &Locked) {
+        self.give_all(self.around(start, end));
+    }
+
+    /// The same for a range that has no free places beside it.
+    pub(crate) fn give_all(&mut self, (lo, hi): (usize, usize)) {
+        let mut last = None;
+        while let Ok(Some((hole, _))) = self.holes.floor(last.unwrap_or(hi) - 1, &Locked) {
             if hole < lo {
                 break;
             }
-            was_current |= hole == self.current;
-            self.holes.remove(hole);
+            if hole == self.current {
+                self.current = lo;
+            }
+            if let Some(last) = last.replace(hole) {
+                self.holes.remove(last);
+            }
+            if hole == lo {
+                break;
+            }
         }
-        self.holes.insert(lo, hi - lo);
-        if was_current {
-            self.current = lo;
+        match last {
+            Some(hole) => self.holes.rename(hole, lo, hi - lo),
+            None => self.holes.insert(lo, hi - lo),
         }
     }
 

@@ -20,7 +20,7 @@ const FANOUT: usize = if cfg!(loom) { 3 } else { 39 };
 /// Stands for "no key" behind the last one of a node. No part begins there.
 const NO_KEY: usize = usize::MAX;
 
-/// A tree of 31-way nodes, half full, has this height long after memory is full.
+/// A tree of 39-way nodes, a quarter full, has this height long after memory is full.
 const MAX_HEIGHT: usize = 16;
 
 /// The version that readers check: odd while a writer is at work.
@@ -205,10 +205,13 @@ pub(crate) struct Tree {
 }
 
 /// The way from the root to a leaf: each node and the child that was taken.
+#[derive(Default)]
 struct Path {
     nodes: [usize; MAX_HEIGHT],
-    at: [usize; MAX_HEIGHT],
+    at: [u8; MAX_HEIGHT],
 }
+
+const _: () = assert!(FANOUT <= u8::MAX as usize);
 
 impl Tree {
     pub(crate) fn new() -> Result<Self> {
@@ -386,26 +389,24 @@ impl Tree {
         addr
     }
 
-    fn descend(&self, key: usize) -> (Path, usize) {
-        let mut path = Path {
-            nodes: [0; MAX_HEIGHT],
-            at: [0; MAX_HEIGHT],
-        };
+    #[inline(always)]
+    fn descend(&self, key: usize, path: &mut Path) -> usize {
         let height = self.height.load(Ordering::Relaxed);
         let mut addr = self.root.load(Ordering::Relaxed);
         for depth in 0..height - 1 {
             let at = self.node(addr).child(key);
             path.nodes[depth] = addr;
-            path.at[depth] = at;
+            path.at[depth] = at as u8;
             addr = self.node(addr).val(at);
         }
         path.nodes[height - 1] = addr;
-        (path, height)
+        height
     }
 
     /// Inserts an entry whose key is not there yet. Needs `reserve` before, and a [`Writing`] where readers go unlocked.
     pub(crate) fn insert(&self, key: usize, val: usize) {
-        let (path, height) = self.descend(key);
+        let mut path = Path::default();
+        let height = self.descend(key, &mut path);
         self.count.store(self.len() + 1, Ordering::Relaxed);
         let mut at = self.node(path.nodes[height - 1]).rank(key);
         let (mut key, mut val) = (key, val);
@@ -430,7 +431,7 @@ impl Tree {
             }
             (key, val) = (right.key(0), new);
             if depth > 0 {
-                at = path.at[depth - 1] + 1;
+                at = usize::from(path.at[depth - 1]) + 1;
             }
         }
         let root = self.take();
@@ -444,16 +445,43 @@ impl Tree {
 
     /// Changes the value of an entry that is there.
     pub(crate) fn replace(&self, key: usize, val: usize) {
-        let (path, height) = self.descend(key);
-        let leaf = self.node(path.nodes[height - 1]);
+        self.rename(key, key, val);
+    }
+
+    /// Gives an entry that is there another key, in the same place of the order, and another value. Needs what an insertion
+    /// needs.
+    pub(crate) fn rename(&self, key: usize, new: usize, val: usize) {
+        let height = self.height.load(Ordering::Relaxed);
+        let mut addr = self.root.load(Ordering::Relaxed);
+        // What the nodes above say of the leaf's keys.
+        let (mut low, mut high) = (0, NO_KEY);
+        for _ in 1..height {
+            let node = self.node(addr);
+            let at = node.child(key);
+            if at > 0 {
+                low = node.key(at);
+            }
+            if at + 1 < node.len() {
+                high = node.key(at + 1);
+            }
+            addr = node.val(at);
+        }
+        if new < low || new >= high {
+            self.remove(key);
+            return self.insert(new, val);
+        }
+        let leaf = self.node(addr);
         let at = leaf.rank(key) - 1;
         debug_assert_eq!(leaf.key(at), key);
-        leaf.set(at, key, val);
+        debug_assert!(at + 1 == leaf.len() || new < leaf.key(at + 1));
+        debug_assert!(at == 0 || new > leaf.key(at - 1));
+        leaf.set(at, new, val);
     }
 
     /// Removes the entry of a key; its value, if it was there.
     pub(crate) fn remove(&self, key: usize) -> Option<usize> {
-        let (path, height) = self.descend(key);
+        let mut path = Path::default();
+        let height = self.descend(key, &mut path);
         let leaf = self.node(path.nodes[height - 1]);
         let rank = leaf.rank(key);
         if rank == 0 || leaf.key(rank - 1) != key {
@@ -465,7 +493,7 @@ impl Tree {
         for depth in (1..height).rev() {
             let node = self.node(path.nodes[depth]);
             let parent = self.node(path.nodes[depth - 1]);
-            let at = path.at[depth - 1];
+            let at = usize::from(path.at[depth - 1]);
             if node.len() == 0 {
                 parent.remove_at(at);
                 self.give(path.nodes[depth]);
@@ -581,6 +609,13 @@ mod tests {
                         tree.insert(key, step);
                     } else {
                         tree.replace(key, step);
+                        let new = if next(2) == 0 { key + 1 } else { key - 1 };
+                        if next(4) == 0 && new > 0 && !model.contains_key(&new) {
+                            model.remove(&key);
+                            model.insert(new, step + 1);
+                            tree.reserve(1).unwrap();
+                            tree.rename(key, new, step + 1);
+                        }
                     }
                 } else {
                     assert_eq!(tree.remove(key), model.remove(&key));

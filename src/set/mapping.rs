@@ -316,10 +316,10 @@ impl Core {
         wish: &Wish,
         coalescing: u8,
     ) -> Result<(usize, Option<&'set Slot>)> {
-        let behind = self
-            .latest(inner)
-            .filter(|_| coalescing != Coalescing::None as u8)
-            .map(|map| (map, map.end()));
+        if coalescing == Coalescing::None as u8 {
+            return Ok((inner.arena.place(wish)?, None));
+        }
+        let behind = self.latest(inner).map(|map| (map, map.end()));
         let joins =
             behind.filter(|(_, end)| end % wish.align == 0 && inner.arena.is_free(*end, wish));
         match (joins, behind) {

@@ -123,10 +123,6 @@ impl Core {
             if !s.lives_in(self.home) {
                 return Err(Error::PartNotFound);
             }
-            if s.references() != 1 {
-                let others = (s.references() as u32).saturating_sub(1);
-                return Err(Error::PartMapInUse(s.start(), others));
-            }
             let (lo, hi) = (s.start(), s.end());
             if self
                 .remove_locked(&mut inner, &[(lo, hi)], Some(slot), false)?
@@ -264,26 +260,29 @@ impl Core {
         held: Option<NonNull<Slot>>,
         claimed: bool,
     ) -> Result<Option<Uncounted>> {
+        // Most often it is the one part map whose reference the caller has.
+        let one = |slot: NonNull<Slot>| {
+            // SAFETY: the caller's reference keeps the slot.
+            let slot = unsafe { slot.as_ref() };
+            (!claimed && *ranges == [(slot.start(), slot.end())]).then_some(slot)
+        };
+        let one = held.and_then(one);
+        let others = match one {
+            Some(_) => &[],
+            None => ranges,
+        };
         let slots = || {
-            ranges
+            let touched = others
                 .iter()
                 .flat_map(|&(lo, hi)| self.maps_in(lo, hi).map(move |slot| (slot, lo, hi)))
                 .filter(|(slot, lo, hi)| !claimed || slot.start() < *lo || slot.end() > *hi)
-                .map(|(slot, ..)| slot)
+                .map(|(slot, ..)| slot);
+            one.into_iter().chain(touched)
         };
         let busy = |inner: &Inner| {
             let any = |&(lo, hi): &(usize, usize)| self.engine.is_busy(inner, lo, hi);
             ranges.iter().any(any)
         };
-        for slot in slots() {
-            let held = held == Some(NonNull::from(slot));
-            if slot.references() != usize::from(held) {
-                return Err(Error::PartMapInUse(slot.start(), slot.references() as u32));
-            }
-        }
-        if busy(inner) {
-            return Ok(None);
-        }
         let mut plan = plan(inner, ranges, self.tells_removals())?;
         self.maps.reserve(2)?;
         inner.arena.prepare(plan.spans.len())?;
@@ -330,28 +329,33 @@ impl Core {
             Ok(Some((_, slot))) => Some(unsafe { &*(slot as *const Slot) }),
             _ => None,
         };
-        let mut at = match first.filter(|s| s.contains(lo)) {
-            Some(s) => s.start() - 1,
-            None => lo - 1,
-        };
+        let mut first = first.filter(|s| s.contains(lo));
+        let mut at = lo;
         std::iter::from_fn(move || {
-            let (start, slot) = self.maps.above(at, &Locked).ok()??;
-            if start >= hi {
+            if at >= hi {
                 return None;
             }
-            at = start;
-            // SAFETY: slots live as long as the set.
-            Some(unsafe { &*(slot as *const Slot) })
+            let slot = match first.take() {
+                Some(slot) => slot,
+                None => {
+                    let (start, slot) = self.maps.above(at - 1, &Locked).ok()??;
+                    // SAFETY: slots live as long as the set.
+                    (start < hi).then_some(unsafe { &*(slot as *const Slot) })?
+                }
+            };
+            at = slot.end();
+            Some(slot)
         })
     }
 
     /// Takes what has been unmapped out of all structures.
     fn forget(&self, inner: &mut Inner, (lo, hi): (usize, usize), told: &mut Uncounted) {
         let writing = self.version.write();
-        let mut role_is_free = false;
-        while let Some(slot) = self.maps_in(lo, hi).next() {
+        let (mut role_is_free, mut done) = (false, false);
+        while let Some(slot) = (!done).then(|| self.maps_in(lo, hi).next()).flatten() {
             let (start, end) = (slot.start(), slot.end());
             let this = NonNull::from(slot);
+            done = end >= hi;
             if start < lo {
                 slot.set_extent(start, lo - start);
                 if end > hi {
@@ -383,24 +387,27 @@ impl Core {
                 .or_else(above)
                 .and_then(|(_, slot)| NonNull::new(slot as *mut Slot));
         }
-        while let Some(start) = first_part(inner, lo, hi) {
-            if let Some(part) = inner.parts.remove(start) {
-                // SAFETY: the tree's values are boxes, and this one is in it no more.
-                let part = unsafe { Box::from_raw(part as *mut Mapped) };
-                if let Some(uncounted) = uncount(&part) {
-                    if told.len() < told.capacity() {
-                        told.push(uncounted);
-                    }
+        let mut at = lo;
+        while let Some(start) = first_part(inner, at, hi) {
+            let Some(part) = inner.parts.remove(start) else {
+                break;
+            };
+            // SAFETY: the tree's values are boxes, and this one is in it no more.
+            let part = unsafe { Box::from_raw(part as *mut Mapped) };
+            if let Some(uncounted) = uncount(&part) {
+                if told.len() < told.capacity() {
+                    told.push(uncounted);
                 }
-                part.file.removed(&part);
             }
+            part.file.removed(&part);
+            at = part.start + part.len;
         }
     }
 }
 
 fn first_part(inner: &Inner, lo: usize, hi: usize) -> Option<usize> {
-    let part = inner.part_from(lo)?;
-    (part.start < hi).then_some(part.start)
+    let part = parts_in(inner, lo, hi).next()?;
+    Some(part.start)
 }
 
 /// The range of the parts that have a byte in `addr..end`.
@@ -423,21 +430,23 @@ fn plan(inner: &Inner, ranges: &[(usize, usize)], told: bool) -> Result<Plan> {
     let mut counted = 0;
     for &(lo, hi) in ranges {
         let mut at = lo;
-        while let Some(part) = inner.part_from(at).filter(|p| p.start < hi) {
+        while let Some(part) = parts_in(inner, at, hi).next() {
             let limit = inner.arena.piece_end(part.start).min(hi);
-            let (start, last) = inner
-                .parts
-                .floor(limit - 1, &Locked)
-                .unwrap_or(None)
-                .ok_or(Error::PartNotFound)?;
-            let end = start + inner.mapped((start, last)).len;
-            mem::try_push(&mut spans, (part.start, end))?;
-            at = end;
-        }
-        at = lo;
-        while let Some(part) = inner.part_from(at).filter(|p| told && p.start < hi) {
-            counted += usize::from(part.counted.load(Ordering::Relaxed));
             at = part.start + part.len;
+            if at < limit {
+                let (start, last) = inner
+                    .parts
+                    .floor(limit - 1, &Locked)
+                    .unwrap_or(None)
+                    .ok_or(Error::PartNotFound)?;
+                at = start + inner.mapped((start, last)).len;
+            }
+            mem::try_push(&mut spans, (part.start, at))?;
+        }
+        if told {
+            counted += parts_in(inner, lo, hi)
+                .filter(|part| part.counted.load(Ordering::Relaxed))
+                .count();
         }
     }
     let mut uncounted = Vec::new();
@@ -463,10 +472,11 @@ fn unmap(inner: &mut Inner, plan: &Plan) -> Result<()> {
         }
     }
     for (i, span) in plan.spans.iter().enumerate() {
-        let (lo, hi) = inner.arena.reserve_span(span.0, span.1);
+        let around = inner.arena.around(span.0, span.1);
+        let (lo, hi) = inner.arena.reserve_span(*span, around);
         // SAFETY: the parts are the set's own, mapped over its arena, with nobody holding a reference.
         match unsafe { sys::reserve_over(lo, hi - lo) } {
-            Ok(()) => inner.arena.give(span.0, span.1),
+            Ok(()) => inner.arena.give_all(around),
             // At the limit of ranges the kernel refuses every mmap; it still unmaps what is whole ranges. What is gone
             // then is reserved again, unless somebody was faster.
             // SAFETY: as above.
@@ -539,9 +549,10 @@ fn unmap_lent(inner: &mut Inner, ranges: &[(usize, usize)]) -> Result<()> {
 fn parts_in(inner: &Inner, lo: usize, hi: usize) -> impl Iterator<Item = &Mapped> {
     let mut at = lo;
     std::iter::from_fn(move || {
-        let part = inner.part_from(at).filter(|p| p.start < hi)?;
+        let left = at < hi;
+        let part = left.then(|| inner.part_from(at)).flatten()?;
         at = part.start + part.len;
-        Some(part)
+        (part.start < hi).then_some(part)
     })
 }
 
