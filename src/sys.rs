@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// An errno.
 pub(crate) type Errno = i32;
@@ -395,7 +395,24 @@ pub(crate) fn sync_range(addr: usize, len: usize) -> SysResult<()> {
     check(unsafe { libc::msync(addr as *mut _, len, libc::MS_SYNC) })
 }
 
-/// Starts writing back the dirty pages of a range of a file. Nothing is durable by this.
+/// Sleeps while a word has a value, or a little less long. For many that wait for one: they need not take a lock in turns when
+/// they wake.
+pub(crate) fn wait_while(word: &AtomicU32, value: u32) {
+    let op = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    let forever = std::ptr::null::<libc::timespec>();
+    // SAFETY: the word is valid for the call; nothing is written.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), op, value, forever) };
+}
+
+/// Wakes all that sleep on a word.
+pub(crate) fn wake_all(word: &AtomicU32) {
+    let op = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the word's address is all that is used.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), op, i32::MAX) };
+}
+
+/// Starts writing back the dirty pages of a range of a file. Nothing is durable by this, and no failure of it is reported,
+/// which those who need to know of it would miss.
 pub(crate) fn start_writeback(fd: RawFd, offset: u64, len: usize) -> SysResult<()> {
     sync_file_range(fd, offset, len, libc::SYNC_FILE_RANGE_WRITE)
 }

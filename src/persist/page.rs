@@ -2,28 +2,41 @@
 //!
 //! A flush sets bits in the [log](super::log) of the address space. A drain takes the bits out, turns them into segments of
 //! files and syncs those in the way that suits the file system. What it took is *in flight* until then: every later drain
-//! waits for it, since a drain returns when everything that was flushed before it is durable. While pages of a file are in
-//! flight, drains with pages near to them wait and go together in one sync once the one before is through, where the file
-//! system makes several ranges durable by one commit. Distant pages, different files, and files on other file systems are
-//! synced side by side.
+//! waits for it, since a drain returns when everything that was flushed before it is durable. Where the file system makes
+//! several ranges durable by one commit, drains that meet on a file go together: while one batch of it is in flight the
+//! others queue, and before the queue goes it waits a moment for those who have just been served, who are likely to come
+//! back with their next pages. Other files, and files on other file systems, are synced side by side.
 //!
 //! Locks: the set's lock (which parts are where) before this module's; system calls are made under neither.
 
+use std::os::fd::RawFd;
 use std::ptr::NonNull;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::mem::{Shared, lock};
 use crate::persist::log::Log;
-use crate::source::{Mapped, OpenFile, SyncPlan};
+use crate::source::{Mapped, OpenFile, SyncPlan, Ticket};
 use crate::sys::{self, Errno};
 
-/// Pages of a file closer than this (in bytes) to some that are in flight are synced together with their like. Eight pages
-/// 64 KiB apart cost a disk a quarter to a half of what eight threads pay that sync one each; eight pages 8 MiB apart cost
-/// the same either way, and then it is better not to wait (benches/drains.c).
-const NEAR: usize = 512 << 10;
+// Why queues wait: a batch costs a disk 0.6 to 1.04 times what as many threads pay that sync one page each, if all of them are
+// in it; with half of them, 0.8 to 1.1 times; and when every drain syncs at once and waits for those before it, 1.03 to 1.5
+// times (benches/drains.c).
+
+/// A queue waits for so many eighths of the time that the batch before it took, at most.
+const PATIENCE: u32 = 8;
+/// When waiting has been in vain too often, one queue in so many tries again, for half a sync.
+const TRY_AGAIN: u32 = 32;
+
+/// When pages take a disk longer than this, each is started as soon as it is in the queue: then the disk has something to do
+/// while the queue fills (a batch of eight costs 1.01 instead of 1.04 times what eight threads pay, with pages of 200 µs).
+/// Where pages are cheap (20 µs) that would make a batch dearer, 1.4 instead of 0.8 times (benches/drains.c).
+const SLOW_PAGE: Duration = Duration::from_micros(80);
+
+/// Files of a batch that are told apart; with more it counts as having any.
+const FILES: usize = 64;
 
 /// So many batches at once are waited for one by one; what is beyond them shares a verdict.
 const WATCHED: usize = 16;
@@ -36,35 +49,33 @@ struct Segment {
     file: Shared<OpenFile>,
     log: NonNull<Log>,
     failed: Errno,
+    /// In the first segment of each file, while they are being synced.
+    ticket: Option<Ticket>,
 }
 
 // SAFETY: the log is shared like a reference; a set's logs live until the set ends, and no drain outlives its set.
 unsafe impl Send for Segment {}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Waits until what is in flight near to it is through; the drain that began it will run it.
-    Queued,
-    InFlight,
-    Done,
-}
 
 /// Segments that are synced together.
 struct Batch {
     /// Drains that have put something into it.
     drains: AtomicU32,
     state: Mutex<BatchState>,
-    done: Condvar,
+    /// 1 once there is a verdict.
+    done: AtomicU32,
 }
 
 struct BatchState {
     number: u64,
-    phase: Phase,
     segments: Vec<Segment>,
     /// How long its sync took.
     took: Duration,
     /// Extents (address, end) of the segments, kept while they are being synced; one for all when there are many.
     extents: Vec<(usize, usize)>,
+    /// Which files they are of.
+    files: Vec<usize>,
+    /// When it was done: the drains that may join the queue, and those that are in it already.
+    expected: u32,
     result: Result<()>,
 }
 
@@ -78,6 +89,10 @@ struct State {
     recent: Option<(Shared<Batch>, Instant)>,
     /// Eighths of a sync for which a queue waits to be joined: fewer when that was in vain.
     patience: u32,
+    /// Queues that have not waited since patience ended.
+    hurried: u32,
+    /// Pages have been slow.
+    slow: bool,
     /// The last failure and the number of its batch.
     last_failure: Option<(u64, Error)>,
 }
@@ -98,7 +113,7 @@ impl Engine {
     pub(crate) fn new() -> Self {
         Engine {
             state: Mutex::new(State {
-                patience: 4,
+                patience: PATIENCE / 2,
                 ..State::default()
             }),
         }
@@ -114,6 +129,7 @@ impl Engine {
         let mut state = lock(&self.state);
         let mut result = Ok(());
         let mut own: Vec<Segment> = Vec::new();
+        let mut early: Vec<(Shared<OpenFile>, u64, usize)> = Vec::new();
         let mut starts_queue = false;
         let mut joins_queue = false;
         let mut watch: [Option<Shared<Batch>>; WATCHED] = Default::default();
@@ -150,6 +166,11 @@ impl Engine {
                     if must_queue(&state, &segment) {
                         joins_queue = true;
                         let queue = queue_of(&mut state, &mut starts_queue)?;
+                        if state.slow {
+                            let range = (segment.file.clone(), segment.offset, segment.len);
+                            // No more than a good turn.
+                            let _ = crate::mem::try_push(&mut early, range);
+                        }
                         return push_queued(&mut lock(&queue.state), segment);
                     }
                     crate::mem::try_push(&mut own, segment)
@@ -160,22 +181,14 @@ impl Engine {
                 true
             });
         });
-        // What joined a queue that others began is waited for like the rest.
-        let queue = state.queued.clone();
-        if let Some(queue) = &queue {
-            if joins_queue && !starts_queue {
-                queue.drains.fetch_add(1, Ordering::Relaxed);
-            }
-            if !starts_queue && !watch.iter().flatten().any(|w| Shared::same(w, queue)) {
-                if let Some(free) = watch.iter_mut().find(|w| w.is_none()) {
-                    *free = Some(queue.clone());
-                }
-            }
+        let queue = joins_queue.then(|| state.queued.clone()).flatten();
+        if let Some(queue) = queue.as_ref().filter(|_| !starts_queue) {
+            queue.drains.fetch_add(1, Ordering::Relaxed);
         }
         let batch = if own.is_empty() {
             None
         } else {
-            match register(&mut state, &mut own, Phase::InFlight) {
+            match register(&mut state, &mut own) {
                 Ok(batch) => Some(batch),
                 Err(e) => {
                     own.iter().for_each(Segment::back);
@@ -186,13 +199,18 @@ impl Engine {
         };
         drop(state);
         drop(guard);
+        for (file, offset, len) in early {
+            // What fails here is started again, or fails again, with the queue.
+            let _ = start(&file, |fd| sys::start_writeback(fd, offset, len));
+        }
         if let Some(batch) = batch {
             result = result.and(self.run(&batch));
         }
-        if starts_queue {
-            if let Some(queue) = queue {
-                result = result.and(self.run_queue(&queue));
-            }
+        if let Some(queue) = queue {
+            result = result.and(match starts_queue {
+                true => self.run_queue(&queue),
+                false => wait(&queue),
+            });
         }
         for batch in watch.iter().flatten() {
             result = result.and(wait(batch));
@@ -225,6 +243,7 @@ impl Engine {
     /// Syncs a batch that is in flight and gives its verdict to all who wait for it.
     fn run(&self, batch: &Shared<Batch>) -> Result<()> {
         let mut segments = std::mem::take(&mut lock(&batch.state).segments);
+        let pages = segments.len() as u32;
         let began = Instant::now();
         let result = sync(&mut segments);
         let took = began.elapsed();
@@ -234,44 +253,43 @@ impl Engine {
         let mut state = lock(&self.state);
         state.active.retain(|b| !Shared::same(b, batch));
         drop(segments);
+        let queue = state.queued.as_ref();
+        let queued = queue.map_or(0, |q| q.drains.load(Ordering::Relaxed));
         let mut b = lock(&batch.state);
-        b.phase = Phase::Done;
+        b.expected = queued + batch.drains.load(Ordering::Relaxed);
         b.took = took;
         b.result = result;
         if let Err(e) = result {
             state.last_failure = Some((b.number, e));
         }
         drop(b);
+        // Of a few pages the flush of the disk would be the most.
+        state.slow = pages >= 4 && took > SLOW_PAGE * pages;
         state.recent = Some((batch.clone(), Instant::now()));
         drop(state);
-        batch.done.notify_all();
+        batch.done.store(1, Ordering::Release);
+        sys::wake_all(&batch.done);
         result
     }
 
-    /// Waits until nothing near to the queue is in flight, then runs it.
+    /// Waits until nothing of the queue's files is in flight, then runs it.
     fn run_queue(&self, queue: &Shared<Batch>) -> Result<()> {
         let mut state = lock(&self.state);
         let mut before = state.recent_group().cloned();
         loop {
-            let patience = state.patience;
-            drop(state);
-            if let Some(worth_it) = before.and_then(|b| self.let_join(queue, &b, patience)) {
-                lock(&self.state).patience = match worth_it {
-                    true => 6,
-                    false => (patience / 2).max(1),
-                };
+            if let Some(before) = before.take() {
+                let patience = state.patience();
+                drop(state);
+                let came = gather(queue, &before, patience);
+                state = lock(&self.state);
+                match came {
+                    None => {}
+                    Some(Came::All) => state.patience = PATIENCE,
+                    Some(Came::Half) => state.patience = state.patience.saturating_sub(1),
+                    Some(Came::Few) => state.patience /= 2,
+                }
             }
-            state = lock(&self.state);
-            let blocker = {
-                let q = lock(&queue.state);
-                state
-                    .active
-                    .iter()
-                    .find(|b| !Shared::same(b, queue) && lock(&b.state).is_near(&q.extents))
-                    .cloned()
-            };
-            let Some(blocker) = blocker else {
-                lock(&queue.state).phase = Phase::InFlight;
+            let Some(blocker) = state.blocker(queue) else {
                 state.queued = None;
                 break;
             };
@@ -283,31 +301,6 @@ impl Engine {
         }
         drop(state);
         self.run(queue)
-    }
-
-    /// The drains that waited for a batch are likely to come back with the next pages at once. Gives them a moment to join
-    /// the queue, short beside the sync that this saves; whether they did, if there were any to wait for.
-    fn let_join(&self, queue: &Batch, before: &Batch, patience: u32) -> Option<bool> {
-        let expected = before.drains.load(Ordering::Relaxed);
-        let took = lock(&before.state).took;
-        let mut joined = queue.drains.load(Ordering::Relaxed);
-        if joined > expected {
-            return None;
-        }
-        let mut now = Instant::now();
-        let end = now + took * patience / 8;
-        // As long as they keep coming.
-        let mut until = now + took / 4;
-        while joined <= expected && now < until.min(end) {
-            std::thread::yield_now();
-            now = Instant::now();
-            let seen = queue.drains.load(Ordering::Relaxed);
-            if seen > joined {
-                joined = seen;
-                until = now + took / 8;
-            }
-        }
-        Some(joined * 2 > expected + 1)
     }
 
     /// Waits for all batches from a number on that are active now.
@@ -336,12 +329,41 @@ impl Engine {
     }
 }
 
-fn wait(batch: &Shared<Batch>) -> Result<()> {
-    let mut b: MutexGuard<'_, BatchState> = lock(&batch.state);
-    while b.phase != Phase::Done {
-        b = batch.done.wait(b).unwrap_or_else(PoisonError::into_inner);
+/// How many of those came that a queue has waited for.
+enum Came {
+    All,
+    Half,
+    Few,
+}
+
+/// Gives the drains that `before` was for some time to join the queue with the next pages. `None` when it did not wait.
+fn gather(queue: &Batch, before: &Batch, patience: u32) -> Option<Came> {
+    let (expected, took) = {
+        let b = lock(&before.state);
+        (b.expected, b.took)
+    };
+    let missing = || expected.saturating_sub(queue.drains.load(Ordering::Relaxed));
+    let wanted = missing();
+    if patience == 0 || wanted == 0 {
+        return None;
     }
-    b.result
+    let end = Instant::now() + took * patience / PATIENCE;
+    // Asleep this would take longer to wake than all of them take to come.
+    while missing() > 0 && Instant::now() < end {
+        std::thread::yield_now();
+    }
+    Some(match missing() {
+        0 => Came::All,
+        few if few * 2 <= wanted => Came::Half,
+        _ => Came::Few,
+    })
+}
+
+fn wait(batch: &Shared<Batch>) -> Result<()> {
+    while batch.done.load(Ordering::Acquire) == 0 {
+        sys::wait_while(&batch.done, 0);
+    }
+    lock(&batch.state).result
 }
 
 /// Turns a run of recorded pages into segments. What no part has any more is forgotten; a part whose loss has not been
@@ -373,6 +395,7 @@ fn sort_out(
                 file: part.file.clone(),
                 log: NonNull::from(log),
                 failed: 0,
+                ticket: None,
             });
             if let Err(e) = put_result {
                 log.record(at, stop - at);
@@ -386,9 +409,9 @@ fn sort_out(
 
 /// Whether a segment is better synced together with others once what is in flight is through.
 fn must_queue(state: &State, segment: &Segment) -> bool {
-    let extent = [(segment.addr, segment.addr + segment.len)];
-    let near = |b: &Shared<Batch>| lock(&b.state).is_near(&extent);
-    (state.active.iter().any(near) || state.recent_group().is_some_and(near))
+    let file = [Shared::id(&segment.file)];
+    let shares = |b: &Shared<Batch>| lock(&b.state).shares_a_file(&file);
+    (state.active.iter().any(shares) || state.recent_group().is_some_and(shares))
         && segment.file.commits_together()
 }
 
@@ -397,8 +420,28 @@ impl State {
     fn recent_group(&self) -> Option<&Shared<Batch>> {
         let (batch, when) = self.recent.as_ref()?;
         let fresh = batch.drains.load(Ordering::Relaxed) > 1
-            && when.elapsed() < lock(&batch.state).took * self.patience / 8;
+            && when.elapsed() < lock(&batch.state).took * self.patience / PATIENCE;
         fresh.then_some(batch)
+    }
+
+    /// What must be through before the queue goes.
+    fn blocker(&self, queue: &Shared<Batch>) -> Option<Shared<Batch>> {
+        let q = lock(&queue.state);
+        self.active
+            .iter()
+            .find(|b| !Shared::same(b, queue) && lock(&b.state).shares_a_file(&q.files))
+            .cloned()
+    }
+
+    /// How long to wait this time.
+    fn patience(&mut self) -> u32 {
+        if self.patience == 0 {
+            self.hurried += 1;
+            if self.hurried % TRY_AGAIN == 0 {
+                return PATIENCE / 2;
+            }
+        }
+        self.patience
     }
 }
 
@@ -407,7 +450,7 @@ fn queue_of(state: &mut State, starts: &mut bool) -> Result<Shared<Batch>> {
     if let Some(queue) = &state.queued {
         return Ok(queue.clone());
     }
-    let queue = register(state, &mut Vec::new(), Phase::Queued)?;
+    let queue = register(state, &mut Vec::new())?;
     state.queued = Some(queue.clone());
     *starts = true;
     Ok(queue)
@@ -419,16 +462,17 @@ fn push_queued(queue: &mut BatchState, segment: Segment) -> Result<()> {
 }
 
 impl BatchState {
-    fn is_near(&self, extents: &[(usize, usize)]) -> bool {
-        self.extents.iter().any(|a| {
-            extents
-                .iter()
-                .any(|b| a.0 < b.1.saturating_add(NEAR) && b.0 < a.1.saturating_add(NEAR))
-        })
+    fn shares_a_file(&self, files: &[usize]) -> bool {
+        let many = |files: &[usize]| files.len() > FILES;
+        many(&self.files) || many(files) || self.files.iter().any(|f| files.contains(f))
     }
 
-    /// Notes where a segment is.
+    /// Notes where a segment is, and of which file.
     fn note(&mut self, segment: &Segment) -> Result<()> {
+        let file = Shared::id(&segment.file);
+        if self.files.len() <= FILES && !self.files.contains(&file) {
+            crate::mem::try_push(&mut self.files, file)?;
+        }
         add_extent(
             &mut self.extents,
             (segment.addr, segment.addr + segment.len),
@@ -450,7 +494,7 @@ fn add_extent(extents: &mut Vec<(usize, usize)>, new: (usize, usize)) -> Result<
 }
 
 /// Makes a batch of the segments, which stay behind when there is no memory for it.
-fn register(state: &mut State, segments: &mut Vec<Segment>, phase: Phase) -> Result<Shared<Batch>> {
+fn register(state: &mut State, segments: &mut Vec<Segment>) -> Result<Shared<Batch>> {
     state
         .active
         .try_reserve(1)
@@ -459,13 +503,14 @@ fn register(state: &mut State, segments: &mut Vec<Segment>, phase: Phase) -> Res
         drains: AtomicU32::new(1),
         state: Mutex::new(BatchState {
             number: state.next,
-            phase,
             segments: Vec::new(),
             took: Duration::ZERO,
             extents: Vec::new(),
+            files: Vec::new(),
+            expected: 0,
             result: Ok(()),
         }),
-        done: Condvar::new(),
+        done: AtomicU32::new(0),
     })?;
     {
         let mut b = lock(&batch.state);
@@ -513,26 +558,27 @@ fn sync(segments: &mut Vec<Segment>) -> Result<()> {
         }
         joins
     });
-    let mut result = Ok(());
-    // Start everything, of all files, before waiting for anything.
-    if segments.len() > 1 {
-        for s in segments.iter_mut() {
-            redirty(s);
+    // Before anything that the kernel reports a failure to. Sets that sync some of the same files cannot wait for each other:
+    // all end their tickets in the order of the files.
+    for group in segments.chunk_by_mut(|a, b| Shared::same(&a.file, &b.file)) {
+        match group[0].file.syncs().begin() {
+            Ok(ticket) => group[0].ticket = Some(ticket),
+            Err(_) => group.iter_mut().for_each(|s| s.failed = libc::ENOMEM),
         }
-        for s in segments.iter_mut().filter(|s| s.failed == 0) {
-            let started = s.file.with_plan(|plan, fd| match plan {
-                SyncPlan::Each => Ok(()),
-                _ => sys::start_writeback(fd, s.offset, s.len),
-            });
-            if let Err(errno) = started {
-                if !unsupported(errno) {
-                    s.failed = errno;
-                }
-            }
-        }
-    } else if let Some(s) = segments.first_mut() {
+    }
+    let several = segments.len() > 1;
+    for s in segments.iter_mut().filter(|s| s.failed == 0) {
         redirty(s);
     }
+    // Start everything, of all files, before waiting for anything.
+    for s in segments.iter_mut().filter(|s| several && s.failed == 0) {
+        if let Err(errno) = start(&s.file, |fd| sys::start_writeback(fd, s.offset, s.len)) {
+            if !unsupported(errno) {
+                s.failed = errno;
+            }
+        }
+    }
+    let mut result = Ok(());
     for group in segments.chunk_by_mut(|a, b| Shared::same(&a.file, &b.file)) {
         sync_file(group);
         for s in group.iter().filter(|s| s.failed != 0) {
@@ -540,6 +586,14 @@ fn sync(segments: &mut Vec<Segment>) -> Result<()> {
         }
     }
     result
+}
+
+/// Starts writing to a file, where that is of use.
+fn start(file: &OpenFile, write: impl FnOnce(RawFd) -> sys::SysResult<()>) -> sys::SysResult<()> {
+    file.with_plan(|plan, fd| match plan {
+        SyncPlan::Each => Ok(()),
+        _ => write(fd),
+    })
 }
 
 /// Pages whose last sync failed count as clean in the kernel: a sync would find nothing to do and succeed.
@@ -573,15 +627,10 @@ fn unsupported(errno: Errno) -> bool {
 
 /// Syncs the segments of one file and marks all of them when the file's syncs have failed.
 fn sync_file(group: &mut [Segment]) {
-    let Some(file) = group.first().map(|s| s.file.clone()) else {
+    let Some(ticket) = group.first_mut().and_then(|s| s.ticket.take()) else {
         return;
     };
-    let Ok(ticket) = file.syncs().begin() else {
-        for s in group.iter_mut().filter(|s| s.failed == 0) {
-            s.failed = libc::ENOMEM;
-        }
-        return;
-    };
+    let file = group[0].file.clone();
     let mut failure = group
         .iter()
         .map(|s| s.failed)
@@ -639,7 +688,7 @@ fn verify(s: &mut Segment) {
     }
 }
 
-fn finish_and_commit(group: &[Segment], fd: std::os::fd::RawFd) -> sys::SysResult<()> {
+fn finish_and_commit(group: &[Segment], fd: RawFd) -> sys::SysResult<()> {
     for s in group {
         match sys::finish_writeback(fd, s.offset, s.len) {
             Err(errno) if unsupported(errno) => return sync_each(group),

@@ -9,7 +9,7 @@ mod region;
 pub(crate) mod sds;
 
 pub(crate) use file::{OpenFile, SyncPlan};
-pub(crate) use mapped::Mapped;
+pub(crate) use mapped::{Mapped, Ticket};
 
 use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
