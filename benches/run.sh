@@ -2,7 +2,7 @@
 # Builds and runs the benchmarks of this directory; `make bench` calls it. Environment:
 #     PEER       another libpmemset.so.1, timed in the same rounds; what it needs is searched beside it first
 #     ROUNDS     rounds of each case (15)
-#     BENCH      which programs (ops parts drains); scale is one more, which prints a text of its own
+#     BENCH      which programs (ops parts drains); scale and batches are two more, which print texts of their own
 #     BENCH_DIR  a directory on the disk to measure (the benchmark's own); what needs memory only is in BENCH_SHM (/dev/shm)
 #     STRICT     1: fail when a bar is missed
 # The table is printed, and written to $BUILD/bench as table.txt, table.tsv and plot.svg.
@@ -63,6 +63,7 @@ for program in $programs; do
 	echo "bench: $program, $rounds rounds" >&2
 	case $program in
 	scale) "$out/scale" -l "$library" "$shm" | tee "$out/scale.txt"; continue ;;
+	batches) "$out/batches" -r "$rounds" "$disk" | tee "$out/batches.txt"; continue ;;
 	drains) dir=$disk ;;
 	*) dir=$shm ;;
 	esac
