@@ -3,6 +3,8 @@
 //! A piece is reserved when the first part needs it, much larger than that part, and parts are placed in it upwards from
 //! the start of the largest free place. So the part that was mapped last has room behind it, which is what coalescing
 //! needs, and mapping is one system call over the reservation. A place that is freed joins the free places beside it.
+//! Where only small places are left, the next one that is large enough is taken: looking for the largest every time would
+//! make filling them quadratic.
 //! The reservation asks for no MADV_DONTDUMP: memory that was never touched is not dumped, and a freed place would have
 //! to be marked again, with a further system call, to become one range with its neighbours.
 //!
@@ -28,6 +30,8 @@ const USUAL: usize = 64 * GIB;
 const USUAL_FULL: usize = 1024 * GIB;
 /// Room for so many parts of the size of the one that needs the reservation.
 const PARTS: usize = 16;
+/// The largest free place is looked for when it serves at least one part for so many places that are looked at.
+const WORTH: usize = 8;
 /// A reservation is not made smaller than this for the sake of other sets.
 const SMALL: usize = GIB / 16;
 
@@ -81,6 +85,8 @@ pub(crate) struct Arena {
     holes: Tree,
     /// The free place that parts are put into at present.
     current: usize,
+    /// About the length of the largest free place: what was found when it was looked for last, or given back since.
+    largest: usize,
     /// Ranges within the pieces that may be somebody else's.
     abandoned: Vec<(usize, usize)>,
     leaked: bool,
@@ -96,6 +102,7 @@ impl Arena {
             pieces: Vec::new(),
             holes: Tree::new()?,
             current: 0,
+            largest: 0,
             abandoned: Vec::new(),
             leaked: false,
             lent: None,
@@ -155,20 +162,50 @@ impl Arena {
                 return Ok(at);
             }
         }
-        let mut best: Option<(usize, usize, usize)> = None;
+        let found = if self.largest / wish.len.max(1) >= self.holes.len() / WORTH {
+            self.find_largest(wish)
+        } else {
+            self.find_next(wish)
+        };
+        match found {
+            Some((start, at)) => {
+                self.current = start;
+                Ok(at)
+            }
+            None => self.grow(wish),
+        }
+    }
+
+    /// The largest free place that has room for a part, and where in it the part goes.
+    fn find_largest(&mut self, wish: &Wish) -> Option<(usize, usize)> {
+        let mut best = None;
+        let mut most = 0;
         self.holes.walk(0, |start, len| {
-            if best.is_none_or(|(_, most, _)| len > most) {
+            if len > most {
                 if let Some(at) = fits(start, len, wish) {
-                    best = Some((start, len, at));
+                    best = Some((start, at));
+                    most = len;
                 }
             }
             true
         });
-        if let Some((start, _, at)) = best {
-            self.current = start;
-            return Ok(at);
+        self.largest = most;
+        best
+    }
+
+    /// The first free place from the current one on that has room, or else from the start on.
+    fn find_next(&self, wish: &Wish) -> Option<(usize, usize)> {
+        let mut found = None;
+        for from in [self.current, 0] {
+            self.holes.walk(from, |start, len| {
+                found = fits(start, len, wish).map(|at| (start, at));
+                found.is_none()
+            });
+            if found.is_some() {
+                break;
+            }
         }
-        self.grow(wish)
+        found
     }
 
     /// The first place in lent space.
@@ -333,6 +370,7 @@ impl Arena {
             Some(hole) => self.holes.rename(hole, lo, hi - lo),
             None => self.holes.insert(lo, hi - lo),
         }
+        self.largest = self.largest.max(hi - lo);
     }
 
     /// Reserves a further piece that the part fits into.
@@ -357,6 +395,7 @@ impl Arena {
                     self.pieces.push(piece);
                     self.holes.insert(base, size);
                     self.current = base;
+                    self.largest = self.largest.max(size);
                     return fits(base, size, wish).ok_or(no_room(libc::ENOMEM));
                 }
                 Err(errno) if size <= exact => return Err(no_room(errno)),
@@ -574,6 +613,41 @@ mod tests {
         arena.give(at[0], at[99]);
         assert_eq!(arena.place(&wish(page)).unwrap(), at[0]);
         assert!(arena.log(at[0]).is_some());
+        // SAFETY: nothing is mapped there.
+        unsafe { arena.release() };
+    }
+
+    #[test]
+    fn many_small_places_fill_without_a_look_at_all_of_them() {
+        const COUNT: usize = 60_000;
+        let page = sys::page_size();
+        let mut arena = Arena::new().unwrap();
+        arena.prepare(1).unwrap();
+        let base = arena.place(&wish(page)).unwrap();
+        let end = arena.piece_end(base);
+        arena.take(base, end - base);
+        for i in 0..COUNT {
+            arena.prepare(1).unwrap();
+            arena.give(base + 2 * i * page, base + (2 * i + 1) * page);
+        }
+        // Whoever comes from the top finds each free place below the one before.
+        arena.current = base;
+        let began = std::time::Instant::now();
+        let mut filled = std::collections::HashSet::new();
+        for _ in 0..COUNT {
+            arena.prepare(1).unwrap();
+            let at = arena.place(&wish(page)).unwrap();
+            assert!(at < base + 2 * COUNT * page && filled.insert(at));
+            arena.take(at, page);
+        }
+        // With a look at all of them each time it is minutes.
+        assert!(began.elapsed().as_secs() < 15);
+        // A larger one among the small ones is found, and taken first.
+        arena.prepare(2).unwrap();
+        arena.give(base + 2 * page, base + 3 * page);
+        arena.give(base + 1000 * page, base + 1020 * page);
+        assert_eq!(arena.place(&wish(2 * page)).unwrap(), base + 1000 * page);
+        assert_eq!(arena.pieces.len(), 1);
         // SAFETY: nothing is mapped there.
         unsafe { arena.release() };
     }
