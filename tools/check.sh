@@ -200,6 +200,8 @@ step_loom() { script "loom" tests/loom.sh; }
 
 step_tsan() { script "tsan" tests-c/tsan/tsan.sh; }
 
+step_cross() { script "cross" tests/cross.sh; }
+
 step_guest() { script "guest" tests/guest/check.sh; }
 
 step_fuzz() {
@@ -210,7 +212,7 @@ step_fuzz() {
 title setup
 if .ci/setup; then
 	echo "ok setup"
-	for step in ${CHECK:-fmt clippy rust build header scripts man examples contract valgrind fuzz loom tsan guest}; do
+	for step in ${CHECK:-fmt clippy rust build header scripts man examples contract valgrind fuzz loom tsan cross guest}; do
 		title "$step"
 		"step_$step"
 	done
