@@ -211,9 +211,12 @@ impl Set {
     /// persistent-memory region, else by a sync. What of the range is outside the set is left alone.
     pub fn deep_flush(&self, addr: usize, len: usize) -> Result<()> {
         let core = self.core();
-        match self.granularity()? {
-            Granularity::Page => core.deep_flush_page(addr, len),
-            granularity => core.deep_flush_direct(granularity, addr, len),
+        match self.granularity() {
+            // With nothing mapped every range is outside.
+            Err(Error::NoPartMapped) => Ok(()),
+            Err(e) => Err(e),
+            Ok(Granularity::Page) => core.deep_flush_page(addr, len),
+            Ok(granularity) => core.deep_flush_direct(granularity, addr, len),
         }
     }
 }

@@ -171,7 +171,7 @@ int main(void)
 		(void)pmemset_memcpy(set, buf, names, 8, 0); /* no crash */
 		(void)pmemset_memmove(set, buf, names, 8, 0);
 		(void)pmemset_memset(set, buf, 0, 8, 0);
-		(void)pmemset_deep_flush(set, buf, sizeof buf);
+		IS(pmemset_deep_flush(set, buf, sizeof buf), 0); /* outside the set */
 		IS(pmemset_delete(&set), 0);
 	}
 
