@@ -93,6 +93,8 @@ pub unsafe extern "C" fn pmemset_map(
     let map = || -> Result<()> {
         // SAFETY: the caller's promises.
         let set = unsafe { set_arg(set)? };
+        // Whatever becomes of the call.
+        set.maps_directly();
         // SAFETY: the caller's promises.
         let source = unsafe { src.cast::<Source>().as_ref() }.ok_or(Error::NullSource)?;
         // SAFETY: the caller's promises.

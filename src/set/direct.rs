@@ -27,6 +27,11 @@ impl Set {
         self.map_source_then(source, offset, length, report, |_| ())
     }
 
+    /// Removals are told from now on.
+    pub(crate) fn maps_directly(&self) {
+        self.core().direct.store(true, Ordering::Relaxed);
+    }
+
     /// As [`map_source`](Self::map_source); `then` hears of the mapping before observers do.
     pub(crate) fn map_source_then(
         &self,
@@ -36,8 +41,8 @@ impl Set {
         report: &mut dyn FnMut(State, usize),
         then: impl FnOnce(Extent),
     ) -> Result<Extent> {
+        self.maps_directly();
         let core = self.core();
-        core.direct.store(true, Ordering::Relaxed);
         let mut part = Part::direct(source, offset, length);
         let acceptable = core.config.acceptable_states();
         part.sds = source

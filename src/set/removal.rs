@@ -37,7 +37,7 @@ impl Set {
     /// failure, none. A range that touches nothing is no failure.
     pub fn remove_range(&self, addr: usize, len: usize) -> Result<()> {
         if self.core().tells_removals() {
-            return self.remove_and_tell(What::Range(addr, addr.saturating_add(len)));
+            return self.remove_and_tell(What::Range(addr, len));
         }
         self.core().remove_range(addr, len)
     }
@@ -57,11 +57,8 @@ impl Set {
         if core.targets(what, false)?.is_empty() {
             return Ok(());
         }
-        if let What::Range(lo, hi) = what {
-            self.tell(&Event::RemoveRange {
-                addr: lo,
-                len: hi - lo,
-            });
+        if let What::Range(addr, len) = what {
+            self.tell(&Event::RemoveRange { addr, len });
         }
         let targets = core.targets(what, true)?;
         for t in targets.iter().filter(|t| t.whole) {
@@ -82,7 +79,7 @@ impl Set {
 enum What {
     /// The part map in a slot, to which it has the only reference.
     Map(NonNull<Slot>),
-    /// From an address up to another.
+    /// So many bytes from an address on.
     Range(usize, usize),
 }
 
@@ -149,9 +146,10 @@ impl Core {
                     }
                     (s.start(), s.end())
                 }
-                What::Range(addr, end) => match touched(&inner, addr, end) {
-                    Some(range) if addr < end => range,
-                    _ => return Ok(Vec::new()),
+                What::Range(_, 0) => return Ok(Vec::new()),
+                What::Range(addr, len) => match touched(&inner, addr, addr.saturating_add(len)) {
+                    Some(range) => range,
+                    None => return Ok(Vec::new()),
                 },
             };
             let mut targets = Vec::new();

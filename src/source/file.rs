@@ -340,8 +340,10 @@ impl OpenFile {
 
     /// Fails if the range is not inside the file.
     pub(crate) fn check_range(&self, offset: usize, len: usize) -> Result<()> {
+        let gone = |e: Error| Error::Medium("look up", offset, e.errno().unwrap_or(libc::EBADF));
+        let size = self.size().map_err(gone)?;
         match offset.checked_add(len) {
-            Some(end) if end as u64 <= self.size()? => Ok(()),
+            Some(end) if end as u64 <= size => Ok(()),
             _ => Err(Error::LengthOutOfRange(offset, len)),
         }
     }

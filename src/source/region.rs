@@ -52,8 +52,9 @@ impl Region {
         None
     }
 
-    /// The identity and the count of unsafe shutdowns: those of the region's DIMMs, in its order.
-    pub(super) fn shutdown_facts(&self) -> Result<Sds> {
+    /// The identity and the count of unsafe shutdowns: those of the region's DIMMs, in its order; or in that of an identity
+    /// which a program has stored, when it names just these DIMMs. Other libraries list them in the order of a directory.
+    pub(super) fn shutdown_facts(&self, stored: &[u8]) -> Result<Sds> {
         let (root, region) = (self.root, self.number);
         let unsupported = |why| Err(Error::SdsUnsupported(why));
         let Some(count) = number(format_args!(
@@ -66,6 +67,9 @@ impl Region {
         }
         let mut facts = Sds::default();
         let mut seen = [u32::MAX; DIMMS];
+        // Where each DIMM's part of the identity begins.
+        let mut starts = [0; DIMMS + 1];
+        let mut dimms = 0;
         for i in 0..count as usize {
             let mut buffer = [0; 128];
             // The DIMM's name, then the range of it and its position.
@@ -91,6 +95,8 @@ impl Region {
             if !facts.append_id(id.as_bytes()) {
                 return Err(Error::SdsIdTooLong(512));
             }
+            dimms += 1;
+            starts[dimms] = facts.id().len();
             let count = number(format_args!(
                 "{root}/bus/nd/devices/nmem{dimm}/nfit/dirty_shutdown"
             ));
@@ -98,6 +104,9 @@ impl Region {
                 return unsupported("a DIMM has no count of unsafe shutdowns");
             };
             facts.usc = sum;
+        }
+        if names_the_same(stored, facts.id(), &starts[..=dimms]) {
+            facts.set_id(stored);
         }
         Ok(facts)
     }
@@ -158,6 +167,23 @@ impl Region {
         };
         read().ok_or(Error::CannotReadBounds(self.device))
     }
+}
+
+/// Whether an identity consists of the same pieces as another, which begin and end at `ends`, in any order.
+fn names_the_same(stored: &[u8], id: &[u8], ends: &[usize]) -> bool {
+    let mut used = [false; DIMMS];
+    let mut rest = stored;
+    while !rest.is_empty() {
+        let pieces = ends.windows(2).map(|w| &id[w[0]..w[1]]).enumerate();
+        let fitting = pieces.filter(|(i, piece)| !used[*i] && rest.starts_with(piece));
+        // One that is the beginning of another could be either: most likely the longer.
+        let Some((i, piece)) = fitting.max_by_key(|(_, piece)| piece.len()) else {
+            return false;
+        };
+        used[i] = true;
+        rest = &rest[piece.len()..];
+    }
+    stored.len() == id.len()
 }
 
 /// Where a device's data is.
@@ -234,7 +260,7 @@ pub(super) mod tests {
         }
 
         fn facts(&self) -> Result<Sds> {
-            self.region(false).unwrap().shutdown_facts()
+            self.region(false).unwrap().shutdown_facts(b"")
         }
     }
 
@@ -267,6 +293,35 @@ pub(super) mod tests {
         tree.mappings(&[0, 1, 0]);
         assert_eq!(tree.facts().unwrap().id(), b"8680-008680-11");
         assert_eq!(tree.facts().unwrap().usc, 5);
+    }
+
+    #[test]
+    fn stored_identities_keep_their_order() {
+        let tree = Tree::new();
+        for (n, id) in [(0, "8680-00\n"), (1, "8680-0\n"), (2, "8680-22\n")] {
+            tree.dimm(n, id, "1\n");
+        }
+        tree.mappings(&[0, 1, 2]);
+        let facts = |stored: &str| {
+            let facts = tree
+                .region(false)
+                .unwrap()
+                .shutdown_facts(stored.as_bytes());
+            String::from_utf8(facts.unwrap().id().to_vec()).unwrap()
+        };
+        let ours = "8680-008680-08680-22";
+        for same in [ours, "8680-228680-008680-0", "8680-08680-008680-22"] {
+            assert_eq!(facts(same), same);
+        }
+        for other in [
+            "",
+            "8680-00",
+            "8680-008680-228680-22",
+            "8680-228680-008680-1",
+            "8680-008680-08680-228680-00",
+        ] {
+            assert_eq!(facts(other), ours, "{other}");
+        }
     }
 
     #[test]

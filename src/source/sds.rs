@@ -52,6 +52,12 @@ impl Sds {
         &self.id[..len.unwrap_or(self.id.len())]
     }
 
+    /// Another identity, which must not be longer than one can be.
+    pub(super) fn set_id(&mut self, id: &[u8]) {
+        self.id = [0; ID_LEN + 1];
+        self.append_id(id);
+    }
+
     /// Appends to the identity; false when there is no room.
     pub(super) fn append_id(&mut self, more: &[u8]) -> bool {
         let len = self.id().len();
@@ -97,6 +103,8 @@ impl State {
 pub(crate) struct Kept {
     sds: Sds,
     report: usize,
+    /// Mappings of this process that count.
+    here: usize,
 }
 
 /// Compares what was stored with what the device says: the part's state, and what is to be stored from now on.
@@ -139,7 +147,11 @@ impl Account {
         if kept.is_some() {
             return Err(Error::SdsAlreadySet);
         }
-        *kept = Some(mem::try_box(Kept { sds: *sds, report })?);
+        *kept = Some(mem::try_box(Kept {
+            sds: *sds,
+            report,
+            here: 0,
+        })?);
         Ok(())
     }
 
@@ -151,15 +163,21 @@ impl Account {
         acceptable: u64,
         report: &mut dyn FnMut(State, usize),
     ) -> Result<Option<Box<Sds>>> {
-        let (stored, word) = match &*lock(&self.shutdown) {
-            Some(kept) => (kept.sds, kept.report),
-            None => return Ok(None),
+        let Some(stored) = self.sds() else {
+            return Ok(None);
         };
         let device = file.region_of_device(super::region::SYS).map_or(
             Err(Error::SdsUnsupported("it is not in persistent memory")),
-            |region| region.shutdown_facts(),
+            |region| region.shutdown_facts(stored.id()),
         )?;
-        let (state, next) = compare(&stored, &device, file.is_mapped());
+        // What is stored and what is mapped change together.
+        let (state, next, word) = match &*lock(&self.shutdown) {
+            Some(kept) => {
+                let (state, next) = compare(&kept.sds, &device, kept.here > 0 || file.is_mapped());
+                (state, next, kept.report)
+            }
+            None => return Ok(None),
+        };
         report(state, word);
         if state as u64 & acceptable == 0 {
             return Err(Error::UndesirableState(state.name(), acceptable));
@@ -172,6 +190,7 @@ impl Account {
         if let Some(kept) = &mut *lock(&self.shutdown) {
             let refcount = kept.sds.refcount.max(0).saturating_add(1);
             kept.sds = Sds { refcount, ..*next };
+            kept.here += 1;
         }
     }
 
@@ -180,6 +199,7 @@ impl Account {
         match &mut *lock(&self.shutdown) {
             Some(kept) => {
                 kept.sds.refcount = (kept.sds.refcount - 1).max(0);
+                kept.here = kept.here.saturating_sub(1);
                 kept.sds
             }
             None => Sds::default(),

@@ -3,6 +3,7 @@
 #include "t.h"
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -265,6 +266,46 @@ static void shutdown_state(void)
 
 /* ---- bad blocks ---- */
 
+static struct pmemset *shared;
+static struct pmemset_source *contended;
+
+static void *map_and_remove(void *refused)
+{
+	struct pmemset_part_descriptor d;
+
+	for (int i = 0; i < 4000; i++) {
+		if (pmemset_map(shared, contended, NULL, &d))
+			++*(int *)refused;
+		else
+			MUST(pmemset_remove_range(shared, d.addr, 1) == 0);
+	}
+	return NULL;
+}
+
+/* one's mappings are never taken for those of a program that was interrupted */
+static void threads_on_one_source(void)
+{
+	pthread_t threads[3];
+	int refused[3] = { 0 };
+
+	make_file("f", (off_t)page);
+	if (own_sys("f")) {
+		child_skip("needs a mount namespace with a /sys of its own");
+		return;
+	}
+	memset(&stored, 0, sizeof stored);
+	shared = new_set();
+	contended = with_sds("f");
+	for (int i = 0; i < 3; i++)
+		MUST(pthread_create(&threads[i], NULL, map_and_remove, &refused[i]) == 0);
+	for (int i = 0; i < 3; i++) {
+		pthread_join(threads[i], NULL);
+		IS(refused[i], 0);
+	}
+	IS(pmemset_source_delete(&contended), 0);
+	IS(pmemset_delete(&shared), 0);
+}
+
 static uint64_t where; /* the byte of the device that the file's page 2 is at */
 static struct pmemset_badblock first;
 static int badblocks_seen, driver_clears;
@@ -436,6 +477,7 @@ int main(void)
 	t_begin();
 	page = page_size();
 	CHILD_GROUP(shutdown_state, "shutdown state, every one");
+	CHILD_GROUP(threads_on_one_source, "shutdown state, threads");
 	CHILD_GROUP(bad_blocks, "bad blocks of a file");
 	return t_end();
 }

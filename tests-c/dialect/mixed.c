@@ -50,9 +50,24 @@ int main(void)
 	t_begin();
 	page = page_size();
 
+	group("mixed: removals are told from the first call of 1.12 on, though it fails");
+	make_file("plain", (off_t)page);
+	plain = source("plain");
+	for (int calls = 0; calls < 2; calls++) {
+		memset(told, 0, sizeof told);
+		set = new_set_ev(PMEM2_GRANULARITY_PAGE, count, told);
+		IS(map_part(set, plain, 0, page, &a), 0);
+		if (calls)
+			IS(pmemset_map(set, NULL, NULL, NULL), PMEMSET_E_INVALID_SOURCE_TYPE);
+		IS(pmemset_remove_range(set, a.addr, 1), 0);
+		CHECK(told[REMOVE_RANGE] == (unsigned)calls && told[PART_REMOVE] == (unsigned)calls);
+		IS(pmemset_delete(&set), 0);
+	}
+	IS(pmemset_source_delete(&plain), 0);
+	memset(told, 0, sizeof told);
+
 	group("mixed: the bit of the source means what the call says");
 	set = new_set();
-	make_file("plain", (off_t)page);
 	make_file("bit", (off_t)page);
 	plain = source("plain");
 	bit = open_as("bit", PMEMSET_SOURCE_FILE_TRUNCATE_IF_NEEDED);

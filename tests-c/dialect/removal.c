@@ -207,6 +207,12 @@ int main(void)
 	}
 	IS(walk(set), 0);
 
+	group("removal: told with the length that was given");
+	a = must_map(set, src, 0, page);
+	nseen = 0;
+	IS(pmemset_remove_range(set, a, SIZE_MAX), 0); /* to the end of all addresses */
+	CHECK(nseen == 2 && is(0, PMEMSET_EVENT_REMOVE_RANGE, a, SIZE_MAX));
+
 	group("removal: what is referenced stays, and nothing is told");
 	a = must_map(set, src, 0, page);
 	nseen = 0;

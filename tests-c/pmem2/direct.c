@@ -101,7 +101,18 @@ int main(void)
 	IS(pmem2_vm_reservation_delete(&rsv), 0);
 	IS(pmemset_config_delete(&cfg), 0);
 	IS(pmemset_source_delete(&two), 0);
+
+	group("a descriptor that the program has closed, or that is another file's by now");
+	MUST(pmemset_source_from_pmem2(&one, p2) == 0);
 	pmem2_source_delete(&p2);
+	close(fd);
+	IS(pmemset_source_pread_mcsafe(one, buf, 5, 0), PMEMSET_E_IO_FAIL);
+	IS(pmemset_source_pwrite_mcsafe(one, buf, 5, 0), PMEMSET_E_IO_FAIL);
+	make_file("g", (off_t)page);
+	MUST(open("g", O_RDWR) == fd);
+	IS(pmemset_source_pwrite_mcsafe(one, buf, 5, 0), PMEMSET_E_IO_FAIL);
+	CHECK(file_holds("g", 0, "\0\0\0\0\0", 5));
+	IS(pmemset_source_delete(&one), 0);
 	close(fd);
 	return t_end();
 }
