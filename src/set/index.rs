@@ -17,6 +17,9 @@ use crate::sync::{AtomicUsize, Ordering, fence};
 /// levels (make bench BENCH=parts).
 const FANOUT: usize = if cfg!(loom) { 3 } else { 39 };
 
+/// Keys that are compared one by one when a node is searched.
+const STEP: usize = 8;
+
 /// Stands for "no key" behind the last one of a node. No part begins there.
 const NO_KEY: usize = usize::MAX;
 
@@ -98,8 +101,8 @@ pub(crate) struct Overtaken;
 #[repr(C, align(64))]
 struct Node {
     len: AtomicUsize,
-    /// Of a leaf, the keys. Of an inner node, no key of child i is below keys[i], none of child i - 1 above; keys[0] is
-    /// not looked at.
+    /// Of a leaf, the keys. Of an inner node, no key of child i is below keys[i], none of child i - 1 above; keys[0] means
+    /// nothing, since what is below it belongs to child 0, too.
     keys: [AtomicUsize; FANOUT],
     /// Of a leaf, the values; of an inner node, the children.
     vals: [AtomicUsize; FANOUT],
@@ -142,7 +145,6 @@ impl Node {
     /// branch: a binary search that guesses wrong half the time takes three times as long.
     #[inline]
     fn rank(&self, key: usize) -> usize {
-        const STEP: usize = 8;
         let below = |i: usize| usize::from(self.key(i) <= key);
         if FANOUT < STEP {
             return (0..FANOUT).map(below).sum();
@@ -157,7 +159,9 @@ impl Node {
     /// The child that `key` belongs to.
     #[inline]
     fn child(&self, key: usize) -> usize {
-        self.rank(key).max(1) - 1
+        let rank = self.rank(key);
+        // Of the first step every key has been counted by itself.
+        rank.saturating_sub(usize::from(rank >= STEP || self.key(0) <= key))
     }
 
     fn insert_at(&self, at: usize, key: usize, val: usize) {
@@ -628,6 +632,67 @@ mod tests {
                 assert_eq!(tree.remove(key), Some(val));
             }
             check(&tree, &model, 0..10);
+        }
+    }
+
+    /// What lies low goes first, then comes something lower: inner nodes lose their first children, and their first key is
+    /// above what follows.
+    #[test]
+    fn windows_that_move_agree_with_a_btreemap() {
+        for seed in 1..20u64 {
+            let tree = Tree::new().unwrap();
+            let mut model = BTreeMap::new();
+            let mut x = seed;
+            let mut next = |n: usize| {
+                x = x
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
+                (x >> 33) as usize % n
+            };
+            for round in 0..60 {
+                let base = 2 + next(1_000_000);
+                let n = next(600);
+                for i in 0..n {
+                    let key = base + 3 * if seed % 2 == 0 { i } else { n - i };
+                    if model.insert(key, round).is_none() {
+                        tree.reserve(1).unwrap();
+                        tree.insert(key, round);
+                    } else {
+                        tree.replace(key, round);
+                    }
+                }
+                for _ in 0..next(700) {
+                    let gone = match next(3) {
+                        0 => model.pop_last(),
+                        _ => model.pop_first(),
+                    };
+                    let Some((key, val)) = gone else { break };
+                    assert_eq!(tree.remove(key), Some(val));
+                }
+                // The lowest go lower still, each as far as the one before it lets it.
+                let keys: Vec<usize> = model.keys().copied().take(next(60)).collect();
+                let mut low = 1 + next(3);
+                for key in keys {
+                    if low >= key {
+                        break;
+                    }
+                    model.remove(&key);
+                    model.insert(low, round);
+                    tree.reserve(1).unwrap();
+                    tree.rename(key, low, round);
+                    low += 1 + next(5);
+                }
+                let mut all = Vec::new();
+                tree.walk(0, |key, val| {
+                    all.push((key, val));
+                    all.len() <= model.len()
+                });
+                let want: Vec<_> = model.iter().map(|(k, v)| (*k, *v)).collect();
+                assert_eq!(all, want, "seed {seed}, round {round}");
+                let probes: Vec<usize> =
+                    want.iter().flat_map(|e| [e.0 - 1, e.0, e.0 + 1]).collect();
+                check(&tree, &model, probes.into_iter());
+            }
         }
     }
 
