@@ -34,9 +34,12 @@ const PARTS: usize = 16;
 const WORTH: usize = 8;
 /// A reservation is not made smaller than this for the sake of other sets.
 const SMALL: usize = GIB / 16;
+/// A further reservation of an arena is a quarter of those before it at least, so that there are few.
+const QUARTER: usize = 4;
 
-/// Address space that the arenas of this process have reserved.
+/// Address space that the arenas of this process have reserved, and in how many pieces.
 static RESERVED: AtomicUsize = AtomicUsize::new(0);
+static PIECES: AtomicUsize = AtomicUsize::new(0);
 
 /// What a place must be like.
 #[derive(Clone, Copy)]
@@ -247,9 +250,11 @@ impl Arena {
         Ok(())
     }
 
-    /// Whether the range is free.
+    /// Whether there is room for a part right behind what ends at `start`. A run of parts does not leave its piece: what is
+    /// flushed to it goes to one log.
     pub(crate) fn is_free(&self, start: usize, wish: &Wish) -> bool {
-        let free = matches!(self.holes.floor(start, &Locked), Ok(Some((hole, size)))
+        let free = self.piece_end(start - 1) > start
+            && matches!(self.holes.floor(start, &Locked), Ok(Some((hole, size)))
             if start - hole < size && size - (start - hole) >= wish.len);
         match &self.lent {
             Some(lent) if free => {
@@ -319,12 +324,14 @@ impl Arena {
     ) -> (usize, usize) {
         let table = sys::page_size() * (sys::page_size() / 8);
         let (lo, hi) = around;
+        // Whether the page table of the addresses from `at` on maps nothing any more.
+        let goes =
+            |at: usize| at >= lo && at + table <= hi && !(at..=at + table).contains(&self.current);
         let (down, up) = (start / table * table, end.next_multiple_of(table));
-        if down >= lo && up <= hi && !(lo..=hi).contains(&self.current) {
-            (down, up)
-        } else {
-            (start, end)
-        }
+        (
+            if goes(down) { down } else { start },
+            if goes(up - table) { up } else { end },
+        )
     }
 
     /// The free place that a range would become part of.
@@ -373,6 +380,25 @@ impl Arena {
         self.largest = self.largest.max(hi - lo);
     }
 
+    /// How much to ask for: generous, but within this process's means.
+    fn next_size(&self, wish: &Wish, exact: usize) -> usize {
+        let usual = if wish.full { USUAL_FULL } else { USUAL };
+        let mut size = usual.max(exact.saturating_mul(PARTS));
+        // All arenas together take at most an eighth of the address space, and each at most an eighth of what is left of
+        // that. Then they take less and less: of 128 TiB a thousand pieces more take 6, and the last of them has 2 GiB.
+        let budget = address_space() / 8;
+        let left = budget.saturating_sub(RESERVED.load(Ordering::Relaxed));
+        let later = budget / 8 / (PARTS + PIECES.load(Ordering::Relaxed));
+        size = size.min((left / 8).max(later).max(SMALL));
+        let own: usize = self.pieces.iter().map(|p| p.size).sum();
+        size = size.max(own / QUARTER);
+        let limit = sys::limit(libc::RLIMIT_AS);
+        if limit != u64::MAX {
+            size = size.min((limit.saturating_sub(used()) / 4) as usize);
+        }
+        size
+    }
+
     /// Reserves a further piece that the part fits into.
     fn grow(&mut self, wish: &Wish) -> Result<usize> {
         let no_room = |errno| Error::NoRoom(wish.len, errno);
@@ -386,11 +412,15 @@ impl Arena {
             .try_reserve(1)
             .map_err(|_| Error::OutOfMemory("reservation"))?;
         self.prepare(1)?;
-        let mut size = first_size(wish, exact).max(exact).next_multiple_of(page);
+        let mut size = self
+            .next_size(wish, exact)
+            .max(exact)
+            .next_multiple_of(page);
         loop {
             match reserve_piece(size, wish.logged) {
                 Ok(piece) => {
                     RESERVED.fetch_add(size, Ordering::Relaxed);
+                    PIECES.fetch_add(1, Ordering::Relaxed);
                     let base = piece.base;
                     self.pieces.push(piece);
                     self.holes.insert(base, size);
@@ -415,6 +445,7 @@ impl Arena {
         }
         for piece in self.pieces.drain(..) {
             RESERVED.fetch_sub(piece.size, Ordering::Relaxed);
+            PIECES.fetch_sub(1, Ordering::Relaxed);
             if self.leaked {
                 continue;
             }
@@ -467,20 +498,6 @@ impl Arena {
 fn fits(start: usize, len: usize, wish: &Wish) -> Option<usize> {
     let at = wish.fit(start)?;
     (at - start < len && len - (at - start) >= wish.len).then_some(at)
-}
-
-/// How much to ask for: generous, but within this process's means.
-fn first_size(wish: &Wish, exact: usize) -> usize {
-    let usual = if wish.full { USUAL_FULL } else { USUAL };
-    let mut size = usual.max(exact.saturating_mul(PARTS));
-    // All arenas together take at most an eighth of the address space, and each at most an eighth of what is left of that.
-    let left = (address_space() / 8).saturating_sub(RESERVED.load(Ordering::Relaxed));
-    size = size.min((left / 8).max(SMALL));
-    let limit = sys::limit(libc::RLIMIT_AS);
-    if limit != u64::MAX {
-        size = size.min((limit.saturating_sub(used()) / 4) as usize);
-    }
-    size
 }
 
 /// Bytes that a program can address here: 2^47 on x86-64, 2^39 to 2^52 on others. Stacks are near the top of it.
@@ -669,6 +686,50 @@ mod tests {
             assert_eq!(a as u64 % modulus as u64, offset % modulus as u64);
             arena.take(a, len);
         }
+        // SAFETY: nothing is mapped there.
+        unsafe { arena.release() };
+    }
+
+    #[test]
+    fn a_run_ends_with_its_piece() {
+        let page = sys::page_size();
+        let base = sys::reserve(16 * page).unwrap();
+        let mut arena = Arena::new().unwrap();
+        arena.prepare(3).unwrap();
+        // Two reservations that happen to lie side by side.
+        for at in [base, base + 8 * page] {
+            let size = 8 * page;
+            arena.pieces.push(Piece {
+                base: at,
+                size,
+                log: None,
+            });
+            arena.holes.insert(at, size);
+            RESERVED.fetch_add(size, Ordering::Relaxed);
+            PIECES.fetch_add(1, Ordering::Relaxed);
+        }
+        assert!(arena.is_free(base + 6 * page, &wish(2 * page)));
+        assert!(!arena.is_free(base + 6 * page, &wish(3 * page)));
+        assert!(!arena.is_free(base + 8 * page, &wish(page)));
+        assert!(arena.is_free(base + 9 * page, &wish(page)));
+        // SAFETY: reserved above, and nothing is mapped there.
+        unsafe { arena.release() };
+    }
+
+    #[test]
+    fn large_parts_take_few_pieces() {
+        let mut arena = Arena::new().unwrap();
+        // More than this process may reserve ahead.
+        for _ in 0..20_000 {
+            arena.prepare(1).unwrap();
+            let large = Wish {
+                logged: false,
+                ..wish(GIB)
+            };
+            let at = arena.place(&large).unwrap();
+            arena.take(at, GIB);
+        }
+        assert!(arena.pieces.len() < 40, "{}", arena.pieces.len());
         // SAFETY: nothing is mapped there.
         unsafe { arena.release() };
     }

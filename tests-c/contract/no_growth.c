@@ -7,7 +7,7 @@ static size_t page;
 static struct pmemset *set;
 static struct pmemset_source *src;
 
-struct size { int maps, fds; long vm; size_t heap; };
+struct size { int maps, fds; long vm, tables; size_t heap; };
 
 static struct size measure(void)
 {
@@ -16,6 +16,7 @@ static struct size measure(void)
 	s.maps = count_maps();
 	s.fds = count_fds();
 	s.vm = status_kb("VmSize:");
+	s.tables = status_kb("VmPTE:");
 #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
 	s.heap = mallinfo2().uordblks + mallinfo2().hblkhd;
 #else
@@ -29,6 +30,7 @@ static void compare(struct size a, struct size b)
 	CHECKF(b.maps <= a.maps + 4, "address ranges: %d, then %d", a.maps, b.maps);
 	CHECKF(b.fds == a.fds, "descriptors: %d, then %d", a.fds, b.fds);
 	CHECKF(b.vm <= a.vm + 4096, "VmSize: %ld kB, then %ld kB", a.vm, b.vm);
+	CHECKF(b.tables <= a.tables + 1024, "page tables: %ld kB, then %ld kB", a.tables, b.tables);
 	CHECKF(b.heap <= a.heap + 65536, "heap: %zu, then %zu", a.heap, b.heap);
 }
 
@@ -71,6 +73,21 @@ static void fifo(long n)
 		p[i % 16] = map_one(i);
 	}
 	for (long k = 0; k < 16; k++)
+		MUST(remove_at(set, p[k]) == 0);
+}
+
+/* parts that begin and end within a page table: each leaves one behind that only its neighbours use */
+static void across(long n)
+{
+	char *p[3] = { NULL };
+
+	for (long i = 0; i < n; i++) {
+		if (p[i % 3])
+			MUST(remove_at(set, p[i % 3]) == 0);
+		p[i % 3] = must_map(set, src, page, 512 * page);
+		*p[i % 3] = 1;
+	}
+	for (int k = 0; k < 3; k++)
 		MUST(remove_at(set, p[k]) == 0);
 }
 
@@ -212,6 +229,10 @@ int main(void)
 	pattern("a source for each", sources, n / 5);
 	pattern("a set for each, references dropped later", whole_sets, n / 10);
 	pattern("deep flush", deep, n / 50);
+	IS(pmemset_source_delete(&src), 0);
+	make_file("large", (off_t)(512 * page + page));
+	src = source("large");
+	pattern("large parts across page tables", across, n / 10);
 	IS(pmemset_source_delete(&src), 0);
 	tmpfs_name(tmpfs, sizeof tmpfs, "growth");
 	make_file(tmpfs, (off_t)(20 * page));
