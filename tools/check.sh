@@ -112,8 +112,16 @@ step_scripts() {
 	done
 }
 
+# Every exported name has a page or a link to one.
+documented() {
+	tools/man.sh names | tr ' ' '\n' | sed 's/\.[37]$//' | sort >"$work/documented"
+	sed -n 's/^\t\t\(pmemset_[a-z0-9_]*\);$/\1/p' libpmemset.map | sort | comm -23 - "$work/documented" | tee "$work/undocumented"
+	[ ! -s "$work/undocumented" ]
+}
+
 step_man() {
 	local page
+	try "every function has a man page" documented
 	for page in man/*.[37]; do
 		[ -e "$page" ] || continue
 		try "mandoc -Tlint $page" mandoc -Tlint -W warning "$page"
