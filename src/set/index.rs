@@ -204,6 +204,8 @@ pub(crate) struct Tree {
     /// Levels; 1 is a leaf alone.
     height: AtomicUsize,
     count: AtomicUsize,
+    /// Nodes in use.
+    nodes: AtomicUsize,
     spare: AtomicUsize,
     spares: AtomicUsize,
 }
@@ -224,6 +226,7 @@ impl Tree {
             root: AtomicUsize::new(Box::into_raw(root) as usize),
             height: AtomicUsize::new(1),
             count: AtomicUsize::new(0),
+            nodes: AtomicUsize::new(1),
             spare: AtomicUsize::new(0),
             spares: AtomicUsize::new(0),
         })
@@ -362,16 +365,27 @@ impl Tree {
 
     /// Makes sure that the next `inserts` insertions find the nodes that they may need.
     pub(crate) fn reserve(&self, inserts: usize) -> Result<()> {
-        // Every insertion splits at most one node a level and adds a root.
-        let wanted = inserts * (self.height.load(Ordering::Relaxed) + 1 + inserts);
-        while self.spares.load(Ordering::Relaxed) < wanted {
+        let height = self.height.load(Ordering::Relaxed);
+        // Every insertion splits at most one node a level and adds a root. Many cannot all do that: a node splits no more than
+        // twice before a quarter of its entries are new.
+        let each = inserts * (height + 2);
+        let nodes = self.nodes.load(Ordering::Relaxed);
+        let all = 2 * nodes + 10 * inserts * (height + 1) / FANOUT + height + 2;
+        while self.spares.load(Ordering::Relaxed) < each.min(all) {
             let node = Box::into_raw(mem::try_box(Node::new())?);
-            self.give(node as usize);
+            self.put_aside(node as usize);
         }
         Ok(())
     }
 
+    /// A node that is in use no more.
     fn give(&self, addr: usize) {
+        let nodes = self.nodes.load(Ordering::Relaxed);
+        self.nodes.store(nodes - 1, Ordering::Relaxed);
+        self.put_aside(addr);
+    }
+
+    fn put_aside(&self, addr: usize) {
         let node = self.node(addr);
         for i in 0..node.len() {
             node.set(i, NO_KEY, 0);
@@ -387,6 +401,8 @@ impl Tree {
     fn take(&self) -> usize {
         let addr = self.spare.load(Ordering::Relaxed);
         assert!(addr != 0, "insertion without reserve");
+        let nodes = self.nodes.load(Ordering::Relaxed);
+        self.nodes.store(nodes + 1, Ordering::Relaxed);
         self.spare.store(self.node(addr).val(0), Ordering::Relaxed);
         self.spares
             .store(self.spares.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
@@ -419,6 +435,13 @@ impl Tree {
             if node.len() < FANOUT {
                 return node.insert_at(at, key, val);
             }
+            if at == FANOUT && depth > 0 {
+                // Or else entries that come in falling order, behind a full node, would have a node each.
+                let parent = (path.nodes[depth - 1], usize::from(path.at[depth - 1]) + 1);
+                if self.put_in_front(parent, depth + 1 == height, key, val) {
+                    return;
+                }
+            }
             // Entries that come in order leave full nodes behind.
             let split = match at {
                 FANOUT => FANOUT,
@@ -445,6 +468,31 @@ impl Tree {
         node.set_len(2);
         self.root.store(root, Ordering::Relaxed);
         self.height.store(height + 1, Ordering::Relaxed);
+    }
+
+    /// Makes an entry the first of a child, with a key below all that it has, if there is much room.
+    fn put_in_front(
+        &self,
+        (parent, at): (usize, usize),
+        leaves: bool,
+        key: usize,
+        val: usize,
+    ) -> bool {
+        let parent = self.node(parent);
+        if at >= parent.len() {
+            return false;
+        }
+        let child = self.node(parent.val(at));
+        if child.len() >= FANOUT / 2 {
+            return false;
+        }
+        child.insert_at(0, key, val);
+        if !leaves {
+            // What was first has been told from its neighbour by the parent only.
+            child.keys[1].store(parent.key(at), Ordering::Relaxed);
+        }
+        parent.keys[at].store(key, Ordering::Relaxed);
+        true
     }
 
     /// Changes the value of an entry that is there.
@@ -503,10 +551,11 @@ impl Tree {
                 self.give(path.nodes[depth]);
                 continue;
             }
-            if node.len() <= FANOUT / 4 {
-                let right = if at + 1 < parent.len() { at + 1 } else { at };
-                if right > 0 {
-                    self.merge(parent, right, depth + 1 == height);
+            if node.len() <= FANOUT / 2 {
+                let leaves = depth + 1 == height;
+                let merged = at + 1 < parent.len() && self.merge(parent, at + 1, leaves);
+                if !merged && at > 0 {
+                    self.merge(parent, at, leaves);
                 }
             }
             break;
@@ -525,16 +574,17 @@ impl Tree {
     }
 
     /// Moves a child's entries to its left neighbour, if they leave some room there.
-    fn merge(&self, parent: &Node, at: usize, leaves: bool) {
+    fn merge(&self, parent: &Node, at: usize, leaves: bool) -> bool {
         let (left, right) = (parent.val(at - 1), parent.val(at));
-        if self.node(left).len() + self.node(right).len() > FANOUT * 3 / 4 {
-            return;
+        if self.node(left).len() + self.node(right).len() > FANOUT * 7 / 8 {
+            return false;
         }
         // The first key of an inner node may be out of date; the parent's is not.
         let first = (!leaves).then(|| parent.key(at));
         self.node(right).move_tail(0, self.node(left), first);
         parent.remove_at(at);
         self.give(right);
+        true
     }
 
     /// Every entry in order, under the lock, until `visit` says false.
@@ -693,6 +743,58 @@ mod tests {
                     want.iter().flat_map(|e| [e.0 - 1, e.0, e.0 + 1]).collect();
                 check(&tree, &model, probes.into_iter());
             }
+        }
+    }
+
+    /// As many insertions as were reserved, at places of all kinds, find the nodes that they need, and have few to themselves.
+    #[test]
+    fn what_is_reserved_is_enough_and_not_much_more() {
+        for seed in 1..9u64 {
+            let tree = Tree::new().unwrap();
+            let mut keys: std::collections::BTreeSet<usize> = Default::default();
+            let mut x = seed;
+            let mut next = |n: usize| {
+                x = x
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
+                (x >> 33) as usize % n
+            };
+            for round in 0..60 {
+                let inserts = 1 + next([3, 100, 2000][round % 3]);
+                let before = tree.spares.load(Ordering::Relaxed);
+                tree.reserve(inserts).unwrap();
+                let most = 2 * tree.nodes.load(Ordering::Relaxed) + 2 * inserts + 20;
+                assert!(tree.spares.load(Ordering::Relaxed) <= most.max(before));
+                let start = 1 + next(1 << 40);
+                let step = 1 + next(1000);
+                for i in 0..inserts {
+                    let key = match (seed as usize + round) % 4 {
+                        0 => start + i * step,
+                        1 => start + (inserts - i) * step,
+                        2 => start + (i / 2) * step + (i % 2) * 500_000,
+                        _ => 1 + next(1 << 40),
+                    };
+                    if keys.insert(key) {
+                        tree.insert(key, round);
+                    }
+                }
+                for _ in 0..next(inserts) {
+                    let from = 1 + next(1 << 40);
+                    let Some(key) = keys.range(from..).next().copied() else {
+                        continue;
+                    };
+                    keys.remove(&key);
+                    tree.remove(key);
+                }
+                let mut at = keys.iter();
+                tree.walk(0, |key, _| {
+                    assert_eq!(Some(&key), at.next());
+                    true
+                });
+                assert_eq!(at.next(), None);
+            }
+            let nodes = tree.nodes.load(Ordering::Relaxed);
+            assert!(nodes < 20 + keys.len() / 10, "{nodes} for {}", keys.len());
         }
     }
 

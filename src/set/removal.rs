@@ -195,9 +195,12 @@ impl Core {
     /// Removes what has been claimed, and the parts of other part maps that go with it.
     fn remove_targets(&self, what: What, targets: &[Target]) -> Result<Uncounted> {
         let result = (|| {
-            let mut ranges = Vec::new();
+            let mut ranges: Vec<(usize, usize)> = Vec::new();
             for t in targets {
-                mem::try_push(&mut ranges, (t.lo, t.hi))?;
+                match ranges.last_mut() {
+                    Some(last) if last.1 == t.lo => last.1 = t.hi,
+                    _ => mem::try_push(&mut ranges, (t.lo, t.hi))?,
+                }
             }
             loop {
                 let mut inner = self.lock();
@@ -282,10 +285,17 @@ impl Core {
             ranges.iter().any(any)
         };
         let mut plan = plan(inner, ranges, self.tells_removals())?;
-        self.maps.reserve(2)?;
         inner.arena.prepare(plan.spans.len())?;
-        // SAFETY: under the set's lock.
-        unsafe { Home::reserve(self.home, 1)? };
+        // What goes as a whole needs nothing more.
+        let splits = others
+            .iter()
+            .filter(|&&(lo, hi)| self.splits(lo, hi))
+            .count();
+        if splits > 0 {
+            self.maps.reserve(2 * splits)?;
+            // SAFETY: under the set's lock.
+            unsafe { Home::reserve(self.home, splits)? };
+        }
 
         let mut claims = 0;
         let mut result = Ok(true);
@@ -318,6 +328,13 @@ impl Core {
             self.forget(inner, *range, &mut plan.uncounted);
         }
         Ok(Some(plan.uncounted))
+    }
+
+    /// Whether a part map reaches beyond an end of the range.
+    fn splits(&self, lo: usize, hi: usize) -> bool {
+        let first = self.maps_in(lo, lo + 1).next();
+        let last = self.maps_in(hi - 1, hi).next();
+        first.is_some_and(|s| s.start() < lo) || last.is_some_and(|s| s.end() > hi)
     }
 
     /// The part maps that have an address in the range.
@@ -475,10 +492,10 @@ fn unmap(inner: &mut Inner, plan: &Plan) -> Result<()> {
         // SAFETY: the parts are the set's own, mapped over its arena, with nobody holding a reference.
         match unsafe { sys::reserve_over(lo, hi - lo) } {
             Ok(()) => inner.arena.give_all(around),
-            // At the limit of ranges the kernel refuses every mmap; it still unmaps what is whole ranges. What is gone
-            // then is reserved again, unless somebody was faster.
+            // At the limit of ranges, or of locked memory, the kernel refuses every mmap; it still unmaps what is whole
+            // ranges. What is gone then is reserved again, unless somebody was faster.
             // SAFETY: as above.
-            Err(libc::ENOMEM) if unsafe { sys::unmap(span.0, span.1 - span.0) } => {
+            Err(libc::ENOMEM | libc::EAGAIN) if unsafe { sys::unmap(span.0, span.1 - span.0) } => {
                 if sys::reserve_at(span.0, span.1 - span.0).is_ok() {
                     inner.arena.give(span.0, span.1);
                 } else {
