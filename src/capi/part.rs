@@ -70,8 +70,10 @@ pub unsafe extern "C" fn pmemset_part_map(
         let part = unsafe { arg(out.cast::<CPart>(), "*part_ptr")? };
         // SAFETY: the set outlives the mapping of its parts, by the caller's promises.
         let set = unsafe { Set::from_raw(part.set) };
+        let mut consumed = out.cast::<CPart>();
         // The results are stored before observers hear of the mapping: a callback may look at them.
         set.map_then(&part.part, |extent| {
+            *out = std::ptr::null_mut();
             // SAFETY: the caller's promises.
             if let Some(desc) = unsafe { desc.as_mut() } {
                 desc.addr = extent.addr as *mut c_void;
@@ -88,7 +90,7 @@ pub unsafe extern "C" fn pmemset_part_map(
             }
         })?;
         // SAFETY: made by pmemset_part_new, and mapped: it is consumed.
-        unsafe { object_delete::<CPart, _>(out, "part_ptr") }
+        unsafe { object_delete::<CPart, _>(&raw mut consumed, "part_ptr") }
     };
     end("pmemset_part_map", map())
 }

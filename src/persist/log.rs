@@ -4,7 +4,7 @@
 //! as large as it is and never drops or widens a range. Summary levels (a bit for each word below that is not zero) let a
 //! drain find what is there without looking at the rest. The memory is the kernel's zero pages until it is written to.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::error::Result;
 use crate::sys;
@@ -20,7 +20,18 @@ pub(crate) struct Log {
     /// Pages whose last sync failed: they must be made dirty again before the next.
     lost: &'static [AtomicU64],
     any_lost: AtomicBool,
+    /// Threads that take pages out and have not looked yet at how the syncs of their files fare.
+    takers: AtomicUsize,
     memory: (usize, usize),
+}
+
+/// Pages are being taken out of a log, until this is dropped.
+pub(crate) struct Taking<'a>(&'a AtomicUsize);
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 fn words(bits: usize) -> usize {
@@ -76,6 +87,7 @@ impl Log {
             levels,
             lost,
             any_lost: AtomicBool::new(false),
+            takers: AtomicUsize::new(0),
             memory: (memory, len),
         })
     }
@@ -153,6 +165,17 @@ impl Log {
         }
     }
 
+    /// Announces that pages will be taken out.
+    pub(crate) fn taking(&self) -> Taking<'_> {
+        self.takers.fetch_add(1, Ordering::SeqCst);
+        Taking(&self.takers)
+    }
+
+    /// Whether [`has_recorded`](Self::has_recorded) may miss what somebody is just taking out.
+    pub(crate) fn is_being_taken(&self) -> bool {
+        self.takers.load(Ordering::SeqCst) > 0
+    }
+
     /// Takes what is recorded in a range out of the log, as runs of pages (address, bytes) in order. When `visit` says
     /// false its run stays recorded, and so does all behind it. One thread at a time.
     pub(crate) fn take(
@@ -228,6 +251,7 @@ impl Log {
     /// Forgets what is recorded in a range.
     pub(crate) fn forget(&self, addr: usize, len: usize) {
         if !self.is_empty() {
+            let _taking = self.taking();
             self.take(addr, len, |_, _| true);
         }
         self.found(addr, len);

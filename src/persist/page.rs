@@ -30,6 +30,9 @@ const PATIENCE: u32 = 8;
 /// When waiting has been in vain too often, one queue in so many tries again, for half a sync.
 const TRY_AGAIN: u32 = 32;
 
+/// A queue waits no longer than this in any case: those who come back do so sooner.
+const LONGEST_WAIT: Duration = Duration::from_millis(1);
+
 /// When pages take a disk longer than this, each is started as soon as it is in the queue: then the disk has something to do
 /// while the queue fills (a batch of eight costs 1.01 instead of 1.04 times what eight threads pay, with pages of 200 µs).
 /// Where pages are cheap (20 µs) that would make a batch dearer, 1.4 instead of 0.8 times (benches/drains.c).
@@ -46,8 +49,12 @@ struct Segment {
     addr: usize,
     len: usize,
     offset: u64,
+    /// The extent of its part.
+    part: (usize, usize),
     file: Shared<OpenFile>,
     log: NonNull<Log>,
+    /// How many syncs of the file had failed when it was taken out of the log.
+    failures: u64,
     failed: Errno,
     /// In the first segment of each file, while they are being synced.
     ticket: Option<Ticket>,
@@ -70,8 +77,12 @@ struct BatchState {
     segments: Vec<Segment>,
     /// How long its sync took.
     took: Duration,
-    /// Extents (address, end) of the segments, kept while they are being synced; one for all when there are many.
+    /// Extents (address, end) of the segments, kept while they are being synced; when there are many, of their parts.
     extents: Vec<(usize, usize)>,
+    /// There are many.
+    by_part: bool,
+    /// Extents of their parts.
+    parts: Vec<(usize, usize)>,
     /// Which files they are of.
     files: Vec<usize>,
     /// When it was done: the drains that may join the queue, and those that are in it already.
@@ -135,12 +146,7 @@ impl Engine {
         let mut watch: [Option<Shared<Batch>>; WATCHED] = Default::default();
         let mut unwatched = None;
         for (i, batch) in state.active.iter().enumerate() {
-            let concerns = range.is_none_or(|(lo, hi)| {
-                lock(&batch.state)
-                    .extents
-                    .iter()
-                    .any(|e| e.0 < hi && lo < e.1)
-            });
+            let concerns = range.is_none_or(|(lo, hi)| lock(&batch.state).concerns(lo, hi));
             if !concerns {
                 continue;
             }
@@ -161,6 +167,7 @@ impl Engine {
             if lo >= hi || log.is_empty() {
                 return;
             }
+            let _taking = log.taking();
             log.take(lo, hi - lo, |addr, len| {
                 let sorted = sort_out(&*guard, log, addr, len, &mut |segment| {
                     if must_queue(&state, &segment) {
@@ -224,11 +231,7 @@ impl Engine {
     /// Whether anything in the range is recorded in these logs or in flight. Under the set's lock.
     pub(crate) fn is_busy(&self, parts: &impl Parts, lo: usize, hi: usize) -> bool {
         let state = lock(&self.state);
-        if state
-            .active
-            .iter()
-            .any(|b| lock(&b.state).extents.iter().any(|e| e.0 < hi && lo < e.1))
-        {
+        if state.active.iter().any(|b| lock(&b.state).concerns(lo, hi)) {
             return true;
         }
         let mut any = false;
@@ -347,7 +350,7 @@ fn gather(queue: &Batch, before: &Batch, patience: u32) -> Option<Came> {
     if patience == 0 || wanted == 0 {
         return None;
     }
-    let end = Instant::now() + took * patience / PATIENCE;
+    let end = Instant::now() + (took * patience / PATIENCE).min(LONGEST_WAIT);
     // Asleep this would take longer to wake than all of them take to come.
     while missing() > 0 && Instant::now() < end {
         std::thread::yield_now();
@@ -383,6 +386,8 @@ fn sort_out(
             continue;
         };
         let stop = end.min(part.start + part.len);
+        // In this order: a failure after the first look shows when the sync ends, one before it is owed.
+        let failures = part.file.syncs().failures();
         let owed = part.owed.swap(0, Ordering::AcqRel);
         if owed != 0 {
             log.record(at, stop - at);
@@ -392,8 +397,10 @@ fn sort_out(
                 addr: at,
                 len: stop - at,
                 offset: part.offset + (at - part.start) as u64,
+                part: (part.start, part.start + part.len),
                 file: part.file.clone(),
                 log: NonNull::from(log),
+                failures,
                 failed: 0,
                 ticket: None,
             });
@@ -473,24 +480,27 @@ impl BatchState {
         if self.files.len() <= FILES && !self.files.contains(&file) {
             crate::mem::try_push(&mut self.files, file)?;
         }
-        add_extent(
-            &mut self.extents,
-            (segment.addr, segment.addr + segment.len),
-        )
+        const FEW: usize = 64;
+        if self.extents.len() < FEW {
+            let extent = (segment.addr, segment.addr + segment.len);
+            crate::mem::try_push(&mut self.extents, extent)?;
+        } else {
+            self.by_part = true;
+        }
+        if self.parts.last() != Some(&segment.part) {
+            crate::mem::try_push(&mut self.parts, segment.part)?;
+        }
+        Ok(())
     }
-}
 
-/// Extents of a batch: exact while they are few.
-fn add_extent(extents: &mut Vec<(usize, usize)>, new: (usize, usize)) -> Result<()> {
-    const FEW: usize = 64;
-    if extents.len() < FEW {
-        return crate::mem::try_push(extents, new);
+    /// Whether a segment may be in the range.
+    fn concerns(&self, lo: usize, hi: usize) -> bool {
+        let extents = match self.by_part {
+            true => &self.parts,
+            false => &self.extents,
+        };
+        extents.iter().any(|e| e.0 < hi && lo < e.1)
     }
-    let lo = extents.iter().map(|e| e.0).fold(new.0, usize::min);
-    let hi = extents.iter().map(|e| e.1).fold(new.1, usize::max);
-    extents.clear();
-    extents.extend(std::iter::repeat_n((lo, hi), FEW));
-    Ok(())
 }
 
 /// Makes a batch of the segments, which stay behind when there is no memory for it.
@@ -506,6 +516,8 @@ fn register(state: &mut State, segments: &mut Vec<Segment>) -> Result<Shared<Bat
             segments: Vec::new(),
             took: Duration::ZERO,
             extents: Vec::new(),
+            by_part: false,
+            parts: Vec::new(),
             files: Vec::new(),
             expected: 0,
             result: Ok(()),
@@ -555,6 +567,7 @@ fn sync(segments: &mut Vec<Segment>) -> Result<()> {
         let joins = s.continues(next);
         if joins {
             s.len += next.len;
+            s.failures = s.failures.min(next.failures);
         }
         joins
     });
@@ -562,7 +575,10 @@ fn sync(segments: &mut Vec<Segment>) -> Result<()> {
     // all end their tickets in the order of the files.
     for group in segments.chunk_by_mut(|a, b| Shared::same(&a.file, &b.file)) {
         match group[0].file.syncs().begin() {
-            Ok(ticket) => group[0].ticket = Some(ticket),
+            Ok(mut ticket) => {
+                group.iter().for_each(|s| ticket.covers_since(s.failures));
+                group[0].ticket = Some(ticket);
+            }
             Err(_) => group.iter_mut().for_each(|s| s.failed = libc::ENOMEM),
         }
     }
@@ -653,9 +669,9 @@ fn sync_file(group: &mut [Segment]) {
                 s.failed = errno;
             }
         }
-        Ok(()) => {
+        Ok(failures) => {
             for s in group.iter_mut() {
-                verify(s);
+                verify(s, failures);
             }
         }
     }
@@ -663,8 +679,8 @@ fn sync_file(group: &mut [Segment]) {
 
 /// Pages that were lost once and have been synced again without a complaint: where the first write was to have allocated
 /// their blocks, the file system may count the blocks as unwritten for ever and give back zeroes for what is in them. Then
-/// they are not durable, whatever the sync said; and so when that cannot be found out.
-fn verify(s: &mut Segment) {
+/// they are not durable, whatever the sync said; and so when that cannot be found out. `failures`: of the file's syncs so far.
+fn verify(s: &mut Segment, failures: u64) {
     let mut failed = 0;
     // SAFETY: a set's logs live until the set ends, and no drain outlives its set.
     let log = unsafe { s.log.as_ref() };
@@ -682,7 +698,10 @@ fn verify(s: &mut Segment) {
         }
     });
     if durable {
-        log.found(s.addr, s.len);
+        // What has been lost since may be in these pages again.
+        s.file
+            .syncs()
+            .unless_failed_since(failures, || log.found(s.addr, s.len));
     } else {
         s.failed = failed;
     }

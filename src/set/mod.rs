@@ -210,6 +210,10 @@ impl Set {
 
     fn end(&mut self) -> Result<()> {
         let mut result = self.core().sync_all();
+        if result.is_err() {
+            // Where a report was owed nothing has been synced yet.
+            let _ = self.core().sync_all();
+        }
         if self.core().direct.load(Ordering::Relaxed) {
             self.uncount_all();
             // An observer may have stored once more.
@@ -224,10 +228,15 @@ impl Set {
                 .get_mut()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             let unmapped = removal::unmap_lent_all(inner);
+            // Before their logs go: a sync of theirs that fails in another set marks what is lost in them.
+            inner.parts.walk(0, |_, part| {
+                let part = &*(part as *const Mapped);
+                part.file.removed(part);
+                true
+            });
             inner.arena.release();
             inner.parts.walk(0, |_, part| {
-                let part = Box::from_raw(part as *mut Mapped);
-                part.file.removed(&part);
+                drop(Box::from_raw(part as *mut Mapped));
                 true
             });
             Home::abandon(home);

@@ -498,12 +498,9 @@ impl OpenFile {
         })
     }
 
-    /// Whether several ranges become durable by one commit.
+    /// Whether several ranges become durable by one commit. It takes the descriptor.
     pub(crate) fn commits_together(&self) -> bool {
-        match self.plan.load(Ordering::Relaxed) {
-            UNKNOWN => self.with_plan(|plan, _| plan == SyncPlan::Commit),
-            plan => plan == SyncPlan::Commit as u8,
-        }
+        self.with_plan(|plan, _| plan == SyncPlan::Commit)
     }
 
     /// Makes the directory entry durable, if the file was opened to be created. Its size is part of every sync.

@@ -61,7 +61,8 @@ impl Mapped {
         // SAFETY: a set's logs outlive its parts.
         let log = unsafe { log.as_ref() };
         log.lose(self.start, self.len);
-        if log.has_recorded(self.start, self.len) {
+        // What a drain is just taking out of the log may have been recorded; it looks at what is owed once it has it.
+        if log.is_being_taken() || log.has_recorded(self.start, self.len) {
             self.owed.store(errno, Ordering::Release);
         }
     }
@@ -78,8 +79,9 @@ struct State {
     /// How often a sync has failed, and how at last.
     failures: u64,
     errno: Errno,
-    /// Syncs under way: the tickets they began with.
+    /// Syncs under way: the tickets they began with, and the process that they are of.
     running: Vec<u64>,
+    process: u32,
     next_ticket: u64,
     /// The parts that have a log, linked through [`Mapped`].
     first: *const Mapped,
@@ -91,6 +93,7 @@ impl Default for State {
             failures: 0,
             errno: 0,
             running: Vec::new(),
+            process: 0,
             next_ticket: 0,
             first: std::ptr::null(),
         }
@@ -104,6 +107,13 @@ unsafe impl Send for State {}
 pub(crate) struct Ticket {
     number: u64,
     failures: u64,
+}
+
+impl Ticket {
+    /// It is also for pages that were taken out of their log when so many syncs had failed.
+    pub(crate) fn covers_since(&mut self, failures: u64) {
+        self.failures = self.failures.min(failures);
+    }
 }
 
 impl Syncs {
@@ -145,6 +155,12 @@ impl Syncs {
     /// Before the system calls of a sync.
     pub(crate) fn begin(&self) -> Result<Ticket> {
         let mut state = lock(&self.state);
+        let process = std::process::id();
+        if state.process != process {
+            // Those of threads that a fork has left behind never end.
+            state.running.clear();
+            state.process = process;
+        }
         let number = state.next_ticket;
         state.next_ticket += 1;
         mem::try_push(&mut state.running, number)?;
@@ -158,7 +174,8 @@ impl Syncs {
     /// asks first; so a failure of any sync that ran at the same time counts, and every page of every part of the file may
     /// be lost, also one that was stored to and not flushed yet. What is recorded is owed a report. To hear of such a
     /// failure this waits for the syncs of the file that are still running.
-    pub(crate) fn end(&self, ticket: Ticket, result: SysResult<()>) -> SysResult<()> {
+    /// Returns how many have failed by now.
+    pub(crate) fn end(&self, ticket: Ticket, result: SysResult<()>) -> SysResult<u64> {
         let mut state = lock(&self.state);
         if let Err(errno) = result {
             state.failures += 1;
@@ -184,9 +201,22 @@ impl Syncs {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         if state.failures == ticket.failures {
-            Ok(())
+            Ok(state.failures)
         } else {
             Err(state.errno)
+        }
+    }
+
+    /// How many syncs have failed.
+    pub(crate) fn failures(&self) -> u64 {
+        lock(&self.state).failures
+    }
+
+    /// Runs `f`, unless a sync has failed since so many had; none fails meanwhile.
+    pub(crate) fn unless_failed_since(&self, failures: u64, f: impl FnOnce()) {
+        let state = lock(&self.state);
+        if state.failures == failures {
+            f();
         }
     }
 
