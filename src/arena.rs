@@ -81,6 +81,12 @@ struct Piece {
     log: Option<Box<Log>>,
 }
 
+impl Piece {
+    fn has(&self, addr: usize) -> bool {
+        addr.wrapping_sub(self.base) < self.size
+    }
+}
+
 /// The address space of one set.
 pub(crate) struct Arena {
     pieces: Vec<Piece>,
@@ -273,15 +279,22 @@ impl Arena {
     }
 
     fn piece(&self, addr: usize) -> Option<&Piece> {
-        self.pieces
-            .iter()
-            .rev()
-            .find(|p| addr.wrapping_sub(p.base) < p.size)
+        self.pieces.iter().rev().find(|p| p.has(addr))
     }
 
     /// The log of flushes to this address.
     pub(crate) fn log(&self, addr: usize) -> Option<NonNull<Log>> {
         self.piece(addr)?.log.as_deref().map(NonNull::from)
+    }
+
+    /// Makes sure that there is a log for a place where flushes are to be logged. There is none when the piece was reserved
+    /// for a part that could not be mapped in the end, and flushes to that were not to be.
+    pub(crate) fn prepare_log(&mut self, at: usize, wish: &Wish) -> Result<()> {
+        let piece = self.pieces.iter_mut().rev().find(|p| p.has(at));
+        if let Some(piece) = piece.filter(|p| wish.logged && p.log.is_none()) {
+            piece.log = Some(log::new_boxed(piece.base, piece.size)?);
+        }
+        Ok(())
     }
 
     pub(crate) fn logs(&self) -> impl Iterator<Item = &Log> {

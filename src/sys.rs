@@ -2,7 +2,10 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use crate::mem::lock;
 
 /// An errno.
 pub(crate) type Errno = i32;
@@ -12,6 +15,27 @@ pub(crate) type SysResult<T> = Result<T, Errno>;
 
 unsafe extern "C" {
     fn secure_getenv(name: *const libc::c_char) -> *mut libc::c_char;
+    fn pthread_setcancelstate(state: libc::c_int, old: *mut libc::c_int) -> libc::c_int;
+}
+
+/// Keeps the calling thread from being cancelled, until it is dropped: others may wait for what it has begun.
+pub(crate) struct Uncancelled(libc::c_int);
+
+impl Uncancelled {
+    pub(crate) fn new() -> Self {
+        const PTHREAD_CANCEL_DISABLE: libc::c_int = 1;
+        let mut old = 0;
+        // SAFETY: the old state is stored in a variable of our own.
+        unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &mut old) };
+        Uncancelled(old)
+    }
+}
+
+impl Drop for Uncancelled {
+    fn drop(&mut self) {
+        // SAFETY: no old state is asked for.
+        unsafe { pthread_setcancelstate(self.0, std::ptr::null_mut()) };
+    }
 }
 
 /// The errno of this thread's last failed call.
@@ -171,10 +195,16 @@ pub(crate) fn make_unlinked(dir: &CStr) -> SysResult<OwnedFd> {
     }
 }
 
-/// Makes a file longer. Refuses what the file-size limit forbids before the kernel does, which would raise SIGXFSZ.
-pub(crate) fn grow(fd: RawFd, size: u64) -> SysResult<()> {
+/// Makes a file longer if it is shorter. Others who do so in this process at the same time cannot make it shorter again.
+/// Refuses what the file-size limit forbids before the kernel does, which would raise SIGXFSZ.
+pub(crate) fn grow(fd: RawFd, inode: u64, size: u64) -> SysResult<()> {
+    static ONE_BY_ONE: [Mutex<()>; 16] = [const { Mutex::new(()) }; 16];
     if size > limit(libc::RLIMIT_FSIZE) || size > i64::MAX as u64 {
         return Err(libc::EFBIG);
+    }
+    let _one = lock(&ONE_BY_ONE[inode as usize % ONE_BY_ONE.len()]);
+    if file_facts(fd)?.size >= size {
+        return Ok(());
     }
     loop {
         // SAFETY: no pointers involved.

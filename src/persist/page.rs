@@ -136,6 +136,7 @@ impl Engine {
         range: Option<(usize, usize)>,
         parts: impl Fn() -> G,
     ) -> Result<()> {
+        let _uncancelled = sys::Uncancelled::new();
         let guard = parts();
         let mut state = lock(&self.state);
         let mut result = Ok(());
@@ -647,6 +648,7 @@ fn sync_file(group: &mut [Segment]) {
         return;
     };
     let file = group[0].file.clone();
+    let grown = file.growth_so_far();
     let mut failure = group
         .iter()
         .map(|s| s.failed)
@@ -661,7 +663,7 @@ fn sync_file(group: &mut [Segment]) {
         failure = failure.and(sync_each(group));
     }
     if failure.is_ok() {
-        failure = file.settle_entry();
+        failure = file.settle(grown);
     }
     match file.syncs().end(ticket, failure) {
         Err(errno) => {

@@ -252,20 +252,23 @@ impl Core {
         // SAFETY: under the set's lock.
         unsafe { Home::reserve(self.home, 1)? };
         let mut mapped = mem::try_box(Mapped::new(0, len, wish.offset, file.clone(), None))?;
-        if file.has_new_entry() && granularity != Granularity::Page {
-            self.unsettled.store(true, Ordering::Release);
+        let unsettled = file.is_unsettled();
+        if unsettled && inner.unsettled.try_reserve(1).is_err() {
+            return Err(Error::OutOfMemory("part"));
         }
 
         let lent = inner.arena.lent().map(Lent::begin);
         let (at, joins) = match lent {
             None => {
                 let place = self.place(inner, &wish, coalescing)?;
+                inner.arena.prepare_log(place.0, &wish)?;
                 // SAFETY: the place is free, and the lock keeps others from it.
                 unsafe { map_own(inner, part, &wish, place.0)? };
                 place
             }
             Some(_alone) => loop {
                 let place = self.place(inner, &wish, coalescing)?;
+                inner.arena.prepare_log(place.0, &wish)?;
                 if let Some(map) = self.map_lent(inner, part, &wish, place.0, granularity)? {
                     mapped.map.set(Some(map));
                     break place;
@@ -284,6 +287,10 @@ impl Core {
         if let Some(sds) = &part.sds {
             mapped.counted = true.into();
             part.account.counted(sds);
+        }
+        if unsettled {
+            inner.unsettled.push(at);
+            self.unsettled.store(true, Ordering::Release);
         }
         file.added(&mapped);
         inner.parts.insert(at, Box::into_raw(mapped) as usize);

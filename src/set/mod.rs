@@ -84,7 +84,7 @@ pub(crate) struct Core {
     inner: Mutex<Inner>,
     /// Persisting at PAGE granularity.
     engine: Engine,
-    /// A part's file may have an entry that is not durable yet, where persisting is no sync.
+    /// A part's file may have an entry or a size that is not durable yet: there are parts in `Inner::unsettled`.
     unsettled: AtomicBool,
     /// Sources have been mapped directly: removals are told.
     direct: AtomicBool,
@@ -105,6 +105,8 @@ pub(crate) struct Inner {
     parts: Tree,
     /// The part map of the latest mapping.
     previous: Option<NonNull<Slot>>,
+    /// Where parts were mapped whose files were unsettled.
+    unsettled: Vec<usize>,
 }
 
 // SAFETY: the pointers are to objects of the set, which are only touched as `Core` describes.
@@ -184,6 +186,7 @@ impl Set {
                 arena,
                 parts,
                 previous: None,
+                unsettled: Vec::new(),
             }),
             engine: Engine::new(),
             unsettled: AtomicBool::new(false),

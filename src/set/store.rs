@@ -307,7 +307,11 @@ impl Core {
     }
 
     fn drain_page(&self, range: Option<(usize, usize)>) -> Result<()> {
-        self.engine.drain(range, || self.lock())
+        self.engine.drain(range, || self.lock())?;
+        match range {
+            None if self.unsettled.load(Ordering::Relaxed) => self.settle(),
+            _ => Ok(()),
+        }
     }
 
     /// Makes durable what is recorded for a range of addresses.
@@ -323,19 +327,22 @@ impl Core {
         }
     }
 
-    /// Makes the entries and sizes of files durable that the library has created, where syncing is not what persisting
-    /// does.
+    /// Makes the entries and sizes durable of files that the library has created or made longer, where persisting has not
+    /// synced anything of them.
     #[cold]
     fn settle(&self) -> Result<()> {
-        let inner = self.lock();
-        let mut at = 0;
-        while let Some(part) = inner.part_from(at) {
-            at = part.start + part.len;
-            if part.file.has_new_entry() {
-                sys::sync_range(part.start, sys::page_size())
-                    .and_then(|()| part.file.settle_entry())
+        let _uncancelled = sys::Uncancelled::new();
+        let mut inner = self.lock();
+        while let Some(&start) = inner.unsettled.last() {
+            if let Some(part) = inner
+                .part_from(start)
+                .filter(|p| p.start == start && p.file.is_unsettled())
+            {
+                part.file
+                    .sync_part(part.start, sys::page_size())
                     .map_err(|e| Error::NotDurable(part.start, part.len, e))?;
             }
+            inner.unsettled.pop();
         }
         self.unsettled.store(false, Ordering::Release);
         Ok(())
@@ -365,6 +372,7 @@ impl Core {
     fn deep_flush_direct(&self, granularity: Granularity, addr: usize, len: usize) -> Result<()> {
         let end = addr.saturating_add(len);
         let failed = |errno| Error::DeepFlush(addr, errno);
+        let _uncancelled = sys::Uncancelled::new();
         // The lock keeps the parts mapped meanwhile.
         let inner = self.lock();
         let mut at = addr;
@@ -386,7 +394,12 @@ impl Core {
                 None => {
                     let page = sys::page_size();
                     let start = lo / page * page;
-                    sys::sync_range(start, hi - start).map_err(failed)?;
+                    part.file
+                        .sync_part(start, hi - start)
+                        .map_err(|errno| match errno {
+                            libc::ENOMEM => Error::OutOfMemory("deep flush"),
+                            errno => failed(errno),
+                        })?;
                 }
             }
             at = part.start + part.len;

@@ -113,6 +113,9 @@ pub(crate) struct OpenFile {
     /// The directory entry may not be durable yet.
     new_entry: AtomicBool,
     entry_lock: Mutex<()>,
+    /// How often the library has made the file longer, and how many of these sizes are durable.
+    growths: AtomicUsize,
+    durable_growths: AtomicUsize,
     mapped: AtomicUsize,
     syncs: Syncs,
 }
@@ -173,6 +176,8 @@ impl OpenFile {
             plan: AtomicU8::new(UNKNOWN),
             new_entry: AtomicBool::new(false),
             entry_lock: Mutex::new(()),
+            growths: AtomicUsize::new(0),
+            durable_growths: AtomicUsize::new(0),
             mapped: AtomicUsize::new(0),
             syncs: Syncs::default(),
         })
@@ -216,8 +221,8 @@ impl OpenFile {
         let worth_it = self.plan_of(self.raw) != SyncPlan::Each;
         if d.retained || (worth_it && retain()) {
             d.retained = true;
-        } else if d.pins == 0 {
-            d.fd = None;
+        } else {
+            self.close_if_idle(&mut d);
         }
     }
 
@@ -236,10 +241,16 @@ impl OpenFile {
         let result = f(fd);
         let mut d = lock(&self.descriptor);
         d.pins -= 1;
-        if d.pins == 0 && d.openers == 0 && !d.retained {
+        self.close_if_idle(&mut d);
+        result
+    }
+
+    /// Closes what nobody needs any more. The directory entry needs it until it is durable.
+    fn close_if_idle(&self, d: &mut Descriptor) {
+        let needed = d.openers > 0 || d.retained || self.new_entry.load(Ordering::Acquire);
+        if d.pins == 0 && !needed {
             d.fd = None;
         }
-        result
     }
 
     // ---- facts ---------------------------------------------------------------------------------------------------
@@ -407,7 +418,10 @@ impl OpenFile {
     }
 
     pub(crate) fn grow(&self, size: u64) -> Result<()> {
-        sys::grow(self.raw, size).map_err(|e| Error::CannotGrow(size as usize, e))
+        sys::grow(self.raw, self.facts.inode, size)
+            .map_err(|e| Error::CannotGrow(size as usize, e))?;
+        self.growths.fetch_add(1, Ordering::AcqRel);
+        Ok(())
     }
 
     /// Whether mappings can have MAP_SYNC. Found out once, at an address that the kernel picks: a refused mapping at a
@@ -503,8 +517,20 @@ impl OpenFile {
         self.with_plan(|plan, _| plan == SyncPlan::Commit)
     }
 
-    /// Makes the directory entry durable, if the file was opened to be created. Its size is part of every sync.
-    pub(crate) fn settle_entry(&self) -> SysResult<()> {
+    /// To be asked before a sync that is to be followed by [`settle`](Self::settle).
+    pub(crate) fn growth_so_far(&self) -> usize {
+        self.growths.load(Ordering::Acquire)
+    }
+
+    /// After a sync of any range of the file, which made the size durable that the file had before: makes the directory entry
+    /// durable, too, if the file was opened to be created.
+    pub(crate) fn settle(&self, growths: usize) -> SysResult<()> {
+        self.settle_entry()?;
+        self.durable_growths.fetch_max(growths, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn settle_entry(&self) -> SysResult<()> {
         if !self.new_entry.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -517,8 +543,18 @@ impl OpenFile {
         Ok(())
     }
 
-    pub(crate) fn has_new_entry(&self) -> bool {
+    /// Whether the directory entry or the size may not be durable yet, because of this library.
+    pub(crate) fn is_unsettled(&self) -> bool {
         self.new_entry.load(Ordering::Acquire)
+            || self.durable_growths.load(Ordering::Acquire) < self.growth_so_far()
+    }
+
+    /// Syncs a range of a mapped part for the sake of what is unsettled, or beyond what flushing does.
+    pub(crate) fn sync_part(&self, addr: usize, len: usize) -> SysResult<()> {
+        let growths = self.growth_so_far();
+        let ticket = self.syncs.begin().map_err(|_| libc::ENOMEM)?;
+        let synced = sys::sync_range(addr, len).and_then(|()| self.settle(growths));
+        self.syncs.end(ticket, synced).map(drop)
     }
 
     // ---- parts ---------------------------------------------------------------------------------------------------

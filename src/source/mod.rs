@@ -70,8 +70,13 @@ impl Source {
         if always {
             mode |= libc::O_TRUNC;
         }
-        let fd =
-            sys::open(path, mode, permissions).map_err(|e| Error::SystemAt("open", name, e))?;
+        let fd = sys::open(path, mode, permissions).map_err(|errno| {
+            // Of a socket or of a device without a driver.
+            let special = matches!(errno, libc::ENXIO | libc::ENODEV);
+            let facts = special.then(|| sys::path_facts(path).ok()).flatten();
+            let kind = facts.map_or(Ok(Kind::File), |facts| Kind::of(&facts, name));
+            kind.err().unwrap_or(Error::SystemAt("open", name, errno))
+        })?;
         let mut file = OpenFile::new(fd, name)?;
         file.check_links(path);
         if create {
