@@ -1,14 +1,16 @@
-//! Compiles the one C file (a C variadic cannot be defined in stable Rust) and names the plain cdylib.
+//! Compiles what cannot be written in stable Rust (a C variadic, a model of thread-local storage) and names the plain cdylib.
 
 use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=src/capi/perror.c");
+    println!("cargo:rerun-if-changed=src/thread.c");
 
     let mut c = cc::Build::new();
     c.file("src/capi/perror.c")
-        .std("c99")
+        .file("src/thread.c")
+        .std("gnu99")
         .warnings(true)
         .extra_warnings(true)
         .link_lib_modifier("+whole-archive");

@@ -5,31 +5,45 @@ pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering, fence};
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicUsize, Ordering, fence};
 
-/// A moment for others.
-pub(crate) fn relax() {
-    #[cfg(loom)]
-    loom::thread::yield_now();
-    // The one that is waited for may need this very processor.
-    #[cfg(not(loom))]
-    std::thread::yield_now();
+/// Waiting for what another thread does in a few instructions.
+#[derive(Default)]
+pub(crate) struct Wait(#[cfg(not(loom))] u32);
+
+impl Wait {
+    #[cold]
+    pub(crate) fn a_moment(&mut self) {
+        #[cfg(loom)]
+        loom::thread::yield_now();
+        // The one that is waited for may need this very processor, and have a lower priority.
+        #[cfg(not(loom))]
+        if self.0 < 100 {
+            self.0 += 1;
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(std::time::Duration::from_micros(50));
+        }
+    }
 }
 
-/// A number that threads get in turns.
+#[cfg(not(miri))]
+unsafe extern "C" {
+    safe fn pmemset_thread_number() -> std::ffi::c_ulong;
+}
+
+/// A number that threads get in turns, and keep to themselves.
+#[inline]
+pub(crate) fn thread_number() -> usize {
+    #[cfg(not(miri))]
+    return pmemset_thread_number() as usize;
+    #[cfg(miri)]
+    1
+}
+
+/// In which shard the calling thread counts.
 #[cfg(not(loom))]
 #[inline]
 pub(crate) fn shard() -> usize {
-    use std::cell::Cell;
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static MINE: Cell<usize> = const { Cell::new(usize::MAX) });
-    #[cold]
-    fn first(mine: &Cell<usize>) -> usize {
-        mine.set(NEXT.fetch_add(1, Ordering::Relaxed) & (usize::MAX >> 1));
-        mine.get()
-    }
-    MINE.with(|mine| match mine.get() {
-        usize::MAX => first(mine),
-        shard => shard,
-    })
+    thread_number()
 }
 
 /// The number that a model has given the thread.

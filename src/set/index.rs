@@ -17,9 +17,6 @@ use crate::sync::{AtomicUsize, Ordering, fence};
 /// levels (make bench BENCH=parts).
 const FANOUT: usize = if cfg!(loom) { 3 } else { 39 };
 
-/// Keys that are compared one by one when a node is searched.
-const STEP: usize = 8;
-
 /// Stands for "no key" behind the last one of a node. No part begins there.
 const NO_KEY: usize = usize::MAX;
 
@@ -101,8 +98,8 @@ pub(crate) struct Overtaken;
 #[repr(C, align(64))]
 struct Node {
     len: AtomicUsize,
-    /// Of a leaf, the keys. Of an inner node, no key of child i is below keys[i], none of child i - 1 above; keys[0] means
-    /// nothing, since what is below it belongs to child 0, too.
+    /// Of a leaf, the keys. Of an inner node, no key of child i is below keys[i], none of child i - 1 above; keys[0] is 0,
+    /// since whatever is below keys[1] belongs to child 0.
     keys: [AtomicUsize; FANOUT],
     /// Of a leaf, the values; of an inner node, the children.
     vals: [AtomicUsize; FANOUT],
@@ -145,6 +142,7 @@ impl Node {
     /// branch: a binary search that guesses wrong half the time takes three times as long.
     #[inline]
     fn rank(&self, key: usize) -> usize {
+        const STEP: usize = 8;
         let below = |i: usize| usize::from(self.key(i) <= key);
         if FANOUT < STEP {
             return (0..FANOUT).map(below).sum();
@@ -159,9 +157,13 @@ impl Node {
     /// The child that `key` belongs to.
     #[inline]
     fn child(&self, key: usize) -> usize {
-        let rank = self.rank(key);
-        // Of the first step every key has been counted by itself.
-        rank.saturating_sub(usize::from(rank >= STEP || self.key(0) <= key))
+        // Only what a reader sees while a writer is at work can have the rank 0.
+        self.rank(key).max(1) - 1
+    }
+
+    /// An inner node's first child has changed.
+    fn first_child_changed(&self) {
+        self.keys[0].store(0, Ordering::Relaxed);
     }
 
     fn insert_at(&self, at: usize, key: usize, val: usize) {
@@ -457,6 +459,9 @@ impl Tree {
                 node.insert_at(at, key, val);
             }
             (key, val) = (right.key(0), new);
+            if depth + 1 < height {
+                right.first_child_changed();
+            }
             if depth > 0 {
                 at = usize::from(path.at[depth - 1]) + 1;
             }
@@ -490,6 +495,7 @@ impl Tree {
         if !leaves {
             // What was first has been told from its neighbour by the parent only.
             child.keys[1].store(parent.key(at), Ordering::Relaxed);
+            child.first_child_changed();
         }
         parent.keys[at].store(key, Ordering::Relaxed);
         true
@@ -548,6 +554,9 @@ impl Tree {
             let at = usize::from(path.at[depth - 1]);
             if node.len() == 0 {
                 parent.remove_at(at);
+                if at == 0 && parent.len() > 0 {
+                    parent.first_child_changed();
+                }
                 self.give(path.nodes[depth]);
                 continue;
             }

@@ -105,17 +105,19 @@ impl Slot {
     #[inline]
     unsafe fn drop_in(&self, word: &AtomicUsize) -> bool {
         let mut seen = word.load(Ordering::Relaxed);
+        let mut wait = sync::Wait::default();
         loop {
             if seen & FROZEN != 0 {
-                sync::relax();
+                wait.a_moment();
                 seen = word.load(Ordering::Relaxed);
                 continue;
             }
             if seen & COUNT == 0 {
                 return false;
             }
+            // What others have done with their references before comes before the end of the slot's memory.
             let less =
-                word.compare_exchange_weak(seen, seen - 1, Ordering::Release, Ordering::Relaxed);
+                word.compare_exchange_weak(seen, seen - 1, Ordering::AcqRel, Ordering::Relaxed);
             match less {
                 Ok(_) => break,
                 Err(now) => seen = now,
@@ -154,8 +156,9 @@ impl Slot {
         }
         // In order, so that two that do it cannot wait for each other.
         for word in self.words() {
+            let mut wait = sync::Wait::default();
             while word.fetch_or(FROZEN, Ordering::Acquire) & FROZEN != 0 {
-                sync::relax();
+                wait.a_moment();
             }
         }
         let has_one = |word: &&AtomicUsize| word.load(Ordering::Relaxed) & COUNT != 0;
@@ -166,10 +169,17 @@ impl Slot {
             }
         }
         if let Some(word) = found {
-            // Frozen until this very moment, and the reference keeps the slot as long.
-            let before = word.fetch_sub(FROZEN + 1, Ordering::Release);
-            // SAFETY: as the caller promises.
-            unsafe { self.dropped(before) };
+            let mut before = word.load(Ordering::Relaxed);
+            // Frozen until this very moment, and the reference keeps the slot as long; but when there was one drop too many
+            // the part map may have gone meanwhile, and what is here now is another's.
+            while before & FROZEN != 0 && before & COUNT != 0 {
+                let less = before - (FROZEN + 1);
+                match word.compare_exchange(before, less, Ordering::AcqRel, Ordering::Relaxed) {
+                    // SAFETY: as the caller promises.
+                    Ok(_) => return unsafe { self.dropped(before) },
+                    Err(now) => before = now,
+                }
+            }
         }
     }
 
@@ -269,6 +279,7 @@ impl Word<'_> {
     #[inline]
     pub(crate) fn take(self) -> Taken {
         let mut seen = self.seen;
+        let mut wait = sync::Wait::default();
         loop {
             if seen & (CLAIMED | FREE | ORPHAN | FROZEN) != 0 {
                 if seen & CLAIMED != 0 {
@@ -277,7 +288,7 @@ impl Word<'_> {
                 if seen & FROZEN == 0 {
                     return Taken::Changed;
                 }
-                sync::relax();
+                wait.a_moment();
                 let now = self.word.load(Ordering::Acquire);
                 if (now ^ seen) & IDENTITY & !CLAIMED != 0 {
                     return Taken::Changed;

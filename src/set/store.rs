@@ -11,7 +11,7 @@ use crate::granularity::Granularity;
 use crate::mem::{self, lock};
 use crate::persist::arch::{self, Hints, Sink};
 use crate::source::device;
-use crate::sys;
+use crate::{sync, sys};
 
 /// `PMEMSET_F_MEM_*` bits. Unknown ones are ignored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -417,7 +417,7 @@ pub(crate) struct Unreported {
 
 #[derive(Default)]
 struct Pending {
-    /// Threads, by the address of a variable that each has one of.
+    /// Threads, by a number that each has to itself.
     threads: Vec<(usize, Error)>,
     /// When there was no memory for the list: whoever drains next.
     anybody: Option<Error>,
@@ -431,7 +431,7 @@ impl Unreported {
 
     #[cold]
     fn keep(&self, error: Error) {
-        let me = thread_token();
+        let me = sync::thread_number();
         let mut list = lock(&self.list);
         if list.threads.iter().all(|t| t.0 != me)
             && mem::try_push(&mut list.threads, (me, error)).is_err()
@@ -445,7 +445,7 @@ impl Unreported {
         if !self.any() {
             return None;
         }
-        let me = thread_token();
+        let me = sync::thread_number();
         let mut list = lock(&self.list);
         let found = match list.threads.iter().position(|t| t.0 == me) {
             Some(at) => Some(list.threads.swap_remove(at).1),
@@ -456,9 +456,4 @@ impl Unreported {
         }
         found
     }
-}
-
-fn thread_token() -> usize {
-    thread_local!(static TOKEN: u8 = const { 0 });
-    TOKEN.with(|token| token as *const u8 as usize)
 }
