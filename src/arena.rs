@@ -5,6 +5,8 @@
 //! needs, and mapping is one system call over the reservation. A place that is freed joins the free places beside it.
 //! Where only small places are left, the next one that is large enough is taken: looking for the largest every time would
 //! make filling them quadratic.
+//! A piece that has become too small for a run of parts grows in place; so that there is room for that, it is put well below
+//! what is mapped already, since the kernel puts what comes next right there.
 //! The reservation asks for no MADV_DONTDUMP: memory that was never touched is not dumped, and a freed place would have
 //! to be marked again, with a further system call, to become one range with its neighbours.
 //!
@@ -78,6 +80,8 @@ impl Wish {
 struct Piece {
     base: usize,
     size: usize,
+    /// How large it may become: as far as its log goes.
+    reach: usize,
     log: Option<Box<Log>>,
 }
 
@@ -251,7 +255,13 @@ impl Arena {
         };
         // One more than the part that comes will need.
         self.prepare(2)?;
-        mem::try_push(&mut self.pieces, Piece { base, size, log })?;
+        let piece = Piece {
+            base,
+            size,
+            reach: size,
+            log,
+        };
+        mem::try_push(&mut self.pieces, piece)?;
         self.holes.insert(base, size);
         Ok(())
     }
@@ -268,6 +278,38 @@ impl Arena {
             }
             _ => free,
         }
+    }
+
+    /// The same, if need be after the piece has grown.
+    pub(crate) fn make_free(&mut self, start: usize, wish: &Wish) -> bool {
+        if self.is_free(start, wish) {
+            return true;
+        }
+        let Some(piece) = self.pieces.iter_mut().rev().find(|p| p.has(start - 1)) else {
+            return false;
+        };
+        let end = piece.base + piece.size;
+        let free_up_to_end = start == end
+            || matches!(self.holes.floor(start, &Locked), Ok(Some((hole, size)))
+                if hole <= start && hole + size == end);
+        let most = piece.reach - piece.size;
+        let Some(missing) = wish.len.checked_sub(end - start).filter(|n| *n <= most) else {
+            return false;
+        };
+        if self.lent.is_some() || !free_up_to_end || self.holes.reserve(2).is_err() {
+            return false;
+        }
+        // Much at once, for the parts that follow; or just enough.
+        let much = (piece.size / QUARTER).clamp(missing, most);
+        for more in [much.next_multiple_of(sys::page_size()), missing] {
+            if sys::reserve_at(end, more).is_ok() {
+                piece.size += more;
+                RESERVED.fetch_add(more, Ordering::Relaxed);
+                self.give(end, end + more);
+                return self.is_free(start, wish);
+            }
+        }
+        false
     }
 
     /// Whether the address is in reserved space, and nothing is mapped there.
@@ -292,7 +334,7 @@ impl Arena {
     pub(crate) fn prepare_log(&mut self, at: usize, wish: &Wish) -> Result<()> {
         let piece = self.pieces.iter_mut().rev().find(|p| p.has(at));
         if let Some(piece) = piece.filter(|p| wish.logged && p.log.is_none()) {
-            piece.log = Some(log::new_boxed(piece.base, piece.size)?);
+            piece.log = Some(log::new_boxed(piece.base, piece.reach)?);
         }
         Ok(())
     }
@@ -429,8 +471,9 @@ impl Arena {
             .next_size(wish, exact)
             .max(exact)
             .next_multiple_of(page);
+        let mut room = room_behind(size, wish.logged);
         loop {
-            match reserve_piece(size, wish.logged) {
+            match reserve_piece(size, room, wish.logged) {
                 Ok(piece) => {
                     RESERVED.fetch_add(size, Ordering::Relaxed);
                     PIECES.fetch_add(1, Ordering::Relaxed);
@@ -441,6 +484,7 @@ impl Arena {
                     self.largest = self.largest.max(size);
                     return fits(base, size, wish).ok_or(no_room(libc::ENOMEM));
                 }
+                Err(_) if room > 0 => room = 0,
                 Err(errno) if size <= exact => return Err(no_room(errno)),
                 Err(_) => size = (size / 2).max(exact).next_multiple_of(page),
             }
@@ -530,10 +574,37 @@ fn used() -> u64 {
         .map_or(0, |pages| pages * sys::page_size() as u64)
 }
 
-fn reserve_piece(size: usize, logged: bool) -> sys::SysResult<Piece> {
-    let base = sys::reserve(size)?;
+/// How much space a piece is to have behind it, for growing. It is not reserved, but the log is made for it.
+fn room_behind(size: usize, logged: bool) -> usize {
+    let room = USUAL_FULL
+        .max(size.saturating_mul(4))
+        .min(address_space() / 32);
+    if logged && counts_every_page() {
+        return 0;
+    }
+    room.min(usize::try_from(sys::limit(libc::RLIMIT_AS)).unwrap_or(usize::MAX))
+        .next_multiple_of(sys::page_size())
+}
+
+/// Whether the kernel counts memory of which nothing has been touched (vm.overcommit_memory=2), as a log is.
+fn counts_every_page() -> bool {
+    let mut buffer = [0; 8];
+    matches!(
+        sys::read_small(c"/proc/sys/vm/overcommit_memory", &mut buffer),
+        Ok([b'2', ..])
+    )
+}
+
+fn reserve_piece(size: usize, room: usize, logged: bool) -> sys::SysResult<Piece> {
+    let mut base = sys::reserve(size, None)?;
+    if room > 0 {
+        // SAFETY: reserved above, and nobody knows of it.
+        unsafe { sys::unmap(base, size) };
+        base = sys::reserve(size, base.checked_sub(room))?;
+    }
+    let reach = size + room;
     let log = if logged {
-        match log::new_boxed(base, size) {
+        match log::new_boxed(base, reach) {
             Ok(log) => Some(log),
             Err(e) => {
                 // SAFETY: reserved above, and nobody knows of it.
@@ -544,7 +615,12 @@ fn reserve_piece(size: usize, logged: bool) -> sys::SysResult<Piece> {
     } else {
         None
     };
-    Ok(Piece { base, size, log })
+    Ok(Piece {
+        base,
+        size,
+        reach,
+        log,
+    })
 }
 
 /// Whether /proc/self/maps shows the range as private, anonymous and without access, all of it.
@@ -706,7 +782,7 @@ mod tests {
     #[test]
     fn a_run_ends_with_its_piece() {
         let page = sys::page_size();
-        let base = sys::reserve(16 * page).unwrap();
+        let base = sys::reserve(16 * page, None).unwrap();
         let mut arena = Arena::new().unwrap();
         arena.prepare(3).unwrap();
         // Two reservations that happen to lie side by side.
@@ -715,6 +791,7 @@ mod tests {
             arena.pieces.push(Piece {
                 base: at,
                 size,
+                reach: size,
                 log: None,
             });
             arena.holes.insert(at, size);
@@ -750,7 +827,7 @@ mod tests {
     #[test]
     fn a_reservation_is_recognised_in_proc_maps() {
         let page = sys::page_size();
-        let a = sys::reserve(8 * page).unwrap();
+        let a = sys::reserve(8 * page, None).unwrap();
         assert!(is_reservation(a, 8 * page));
         assert!(is_reservation(a + page, page));
         // SAFETY: reserved above.

@@ -320,8 +320,9 @@ fn map(addr: usize, len: usize, prot: i32, flags: i32, fd: RawFd, offset: u64) -
 
 /// Reserves address space that nothing can be stored in. It costs no memory, and it does not show in core dumps, since
 /// nothing of it is ever touched.
-pub(crate) fn reserve(len: usize) -> SysResult<usize> {
-    map(0, len, libc::PROT_NONE, RESERVED, -1, 0)
+/// `near`: where, if that is free.
+pub(crate) fn reserve(len: usize, near: Option<usize>) -> SysResult<usize> {
+    map(near.unwrap_or(0), len, libc::PROT_NONE, RESERVED, -1, 0)
 }
 
 /// Reserves exactly this range, if nobody has any of it.
@@ -410,10 +411,18 @@ pub(crate) unsafe fn map_file(
 
 /// Memory of our own that is zero and takes no room until it is touched, page by page.
 pub(crate) fn map_zeroed(len: usize) -> SysResult<usize> {
+    let addr = map(0, len, libc::PROT_NONE, RESERVED, -1, 0)?;
     let access = libc::PROT_READ | libc::PROT_WRITE;
-    let addr = map(0, len, access, RESERVED, -1, 0)?;
-    // SAFETY: the advice changes no byte. Without it one touch may cost a huge page; a kernel that has none refuses.
-    unsafe { libc::madvise(addr as *mut _, len, libc::MADV_NOHUGEPAGE) };
+    // SAFETY: mapped above, and nobody knows of it. Where the program has its future memory locked, all of it would be made
+    // present otherwise. The advice changes no byte: without it one touch may cost a huge page; a kernel that has none refuses.
+    unsafe {
+        libc::munlock(addr as *const _, len);
+        if let Err(e) = check(libc::mprotect(addr as *mut _, len, access)) {
+            unmap(addr, len);
+            return Err(e);
+        }
+        libc::madvise(addr as *mut _, len, libc::MADV_NOHUGEPAGE);
+    }
     Ok(addr)
 }
 

@@ -328,7 +328,7 @@ impl Core {
         }
         let behind = self.latest(inner).map(|map| (map, map.end()));
         let joins =
-            behind.filter(|(_, end)| end % wish.align == 0 && inner.arena.is_free(*end, wish));
+            behind.filter(|(_, end)| end % wish.align == 0 && inner.arena.make_free(*end, wish));
         match (joins, behind) {
             (Some((map, end)), _) => Ok((end, Some(map))),
             (None, Some((_, end))) if wish.full => Err(Error::CannotCoalesce(end, wish.len)),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* coalesce_big.c -- FULL coalescing only ends where the process has no room: 10 000 parts, 640 GiB */
 #include "t.h"
+#include <sys/resource.h>
 
 static void parts(size_t n, size_t size, int same_range, const char *path)
 {
@@ -92,8 +93,8 @@ static void sparse(const char *dir)
 	}
 }
 
-/* one small part first: the run must not be bound to a small place */
-static void small_then_large(void)
+/* one small part first, mapped as any other: the run must not be bound to a small place */
+static void small_then_large(int parts, size_t each)
 {
 	struct pmemset *set = new_set();
 	struct pmemset_source *src;
@@ -103,20 +104,36 @@ static void small_then_large(void)
 
 	make_file("small", (off_t)page);
 	run = map_file(set, "small");
-	make_file("large", (off_t)1 << 30);
+	make_file("large", (off_t)each);
 	src = source("large");
 	IS(pmemset_set_contiguous_part_coalescing(set, PMEMSET_COALESCING_FULL), 0);
-	for (int i = 0; i < 30; i++) {
+	for (int i = 0; i < parts; i++) {
 		IS(map_part(set, src, 0, 0, &d), 0);
-		total += (size_t)1 << 30;
+		total += each;
 		CHECK(d.addr == run && d.size == total);
 	}
+	memcpy(run + total - 8, "the end", 8);
+	IS(pmemset_persist(set, run + total - 8, 8), 0);
+	CHECK(file_holds("large", (off_t)(each - 8), "the end", 8));
+	memcpy(run + total / 2, "within", 6);
+	IS(pmemset_flush(set, run + total / 2, 6), 0);
+	IS(pmemset_remove_range(set, run + total - each, each), 0);
+	IS(size_at(set, run), total - each);
 	IS(pmemset_source_delete(&src), 0);
 	IS(pmemset_delete(&set), 0);
 }
 
+static void little_space(void)
+{
+	struct rlimit rl = { 1 << 30, RLIM_INFINITY };
+
+	MUST(setrlimit(RLIMIT_AS, &rl) == 0);
+	parts(10000, 65536, 1, "big");
+}
+
 int main(void)
 {
+	static struct pmemset *others[1000];
 	char tmpfs[300];
 	size_t page = page_size();
 
@@ -139,6 +156,18 @@ int main(void)
 	group("big: 640 GiB of sparse file in ten parts");
 	sparse(".");
 	group("big: a small part, then 30 GiB");
-	small_then_large();
+	small_then_large(30, (size_t)1 << 30);
+	group("big: a small part, then 640 GiB");
+	small_then_large(10, (size_t)64 << 30);
+	CHILD_GROUP(little_space, "big: 10 000 parts of 64 KiB within 1 GiB of address space");
+	group("big: 10 000 parts of 64 KiB beside many sets");
+	for (int i = 0; i < 1000; i++) {
+		others[i] = new_set();
+		IS(pmemset_set_contiguous_part_coalescing(others[i], i % 2 ? PMEMSET_COALESCING_FULL : PMEMSET_COALESCING_NONE), 0);
+		map_file(others[i], "small");
+	}
+	parts(10000, 65536, 1, "big");
+	for (int i = 0; i < 1000; i++)
+		IS(pmemset_delete(&others[i]), 0);
 	return t_end();
 }
