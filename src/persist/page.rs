@@ -23,7 +23,7 @@ use crate::sys::{self, Errno};
 
 // Why queues wait: a batch costs a disk 0.6 to 1.04 times what as many threads pay that sync one page each, if all of them are
 // in it; with half of them, 0.8 to 1.1 times; and when every drain syncs at once and waits for those before it, 1.03 to 1.5
-// times (benches/drains.c).
+// times (benches/batches.c).
 
 /// A queue waits for so many eighths of the time that the batch before it took, at most.
 const PATIENCE: u32 = 8;
@@ -35,7 +35,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(1);
 
 /// When pages take a disk longer than this, each is started as soon as it is in the queue: then the disk has something to do
 /// while the queue fills (a batch of eight costs 1.01 instead of 1.04 times what eight threads pay, with pages of 200 µs).
-/// Where pages are cheap (20 µs) that would make a batch dearer, 1.4 instead of 0.8 times (benches/drains.c).
+/// Where pages are cheap (20 µs) that would make a batch dearer, 1.4 instead of 0.8 times (benches/batches.c).
 const SLOW_PAGE: Duration = Duration::from_micros(80);
 
 /// Files of a batch that are told apart; with more it counts as having any.
