@@ -467,11 +467,11 @@ impl Arena {
             .try_reserve(1)
             .map_err(|_| Error::OutOfMemory("reservation"))?;
         self.prepare(1)?;
-        let mut size = self
-            .next_size(wish, exact)
-            .max(exact)
-            .next_multiple_of(page);
-        let mut room = room_behind(size, wish.logged);
+        // Room for so many parts like this one, and not for half a part more.
+        let exact = exact.next_multiple_of(page);
+        let whole = |size: usize| size.max(exact) / exact * exact;
+        let mut size = whole(self.next_size(wish, exact));
+        let mut room = room_behind(size, wish);
         loop {
             match reserve_piece(size, room, wish.logged) {
                 Ok(piece) => {
@@ -486,7 +486,7 @@ impl Arena {
                 }
                 Err(_) if room > 0 => room = 0,
                 Err(errno) if size <= exact => return Err(no_room(errno)),
-                Err(_) => size = (size / 2).max(exact).next_multiple_of(page),
+                Err(_) => size = whole(size / 2),
             }
         }
     }
@@ -575,14 +575,18 @@ fn used() -> u64 {
 }
 
 /// How much space a piece is to have behind it, for growing. It is not reserved, but the log is made for it.
-fn room_behind(size: usize, logged: bool) -> usize {
-    let room = USUAL_FULL
-        .max(size.saturating_mul(4))
-        .min(address_space() / 32);
-    if logged && counts_every_page() {
+fn room_behind(size: usize, wish: &Wish) -> usize {
+    let room = match wish.full {
+        true => USUAL_FULL.max(size.saturating_mul(4)),
+        false => USUAL_FULL,
+    };
+    // What was made for large parts has places for more of them, and space is not to be in pieces too small for one.
+    let large = !wish.full && size > USUAL;
+    if large || (wish.logged && counts_every_page()) {
         return 0;
     }
-    room.min(usize::try_from(sys::limit(libc::RLIMIT_AS)).unwrap_or(usize::MAX))
+    room.min(address_space() / 32)
+        .min(usize::try_from(sys::limit(libc::RLIMIT_AS)).unwrap_or(usize::MAX))
         .next_multiple_of(sys::page_size())
 }
 
