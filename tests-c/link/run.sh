@@ -180,11 +180,13 @@ does "a library without versions" $cc -shared -fPIC -o "$work/libpmemset.so.1" "
 unversioned() { (LD_LIBRARY_PATH=$work "$work/stubbed" 2>&1 || true) | grep 'no version information'; }
 does "the loader says so where versions are missing" unversioned
 
-# --- two small things
+# --- small things
 
 # shellcheck disable=SC2046
 does "perror test links" $cc -std=gnu99 $warn -o "$work/perror" perror.c $(pkg-config --cflags --libs libpmemset)
 does "pmemset_perror prints, in one write, and keeps errno" env LD_LIBRARY_PATH="$lib" timeout 60 "$work/perror"
 does "unload test links" $cc -std=gnu99 $warn -o "$work/unload" unload.c -ldl -lpthread
 does "a thread outlives dlclose" timeout 60 "$work/unload" "$lib/libpmemset.so.1"
+does "look-up test links" $cc -std=gnu99 $warn -I"$root/include" -o "$work/first_lookup" first_lookup.c -ldl -lpthread
+does "a thread's first look-up allocates nothing" timeout 60 "$work/first_lookup" "$lib/libpmemset.so.1" "$work/file"
 exit $status
