@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Drains at PAGE granularity against the bare system calls and, if there is one, against another library: all on the same
- * file, each through a mapping of its own.
+ * Drains at PAGE granularity against the bare system calls and, if there is one, against another library: each with a file of
+ * its own, since the library has an influence on how the kernel caches its file.
  *
  * usage: drains -l LIBRARY [-p PEER] [-r ROUNDS] DIR
  * DIR should be on a disk. Prints rows as bench.h says, in microseconds an operation.
@@ -63,6 +63,14 @@ static double scattered(const struct one *o, int copy, int round)
 	return now() - t;
 }
 static double flushes(const struct one *o, int round) { return scattered(o, 0, round); }
+/* The same where the kernel caches the pages of the bare file apart, as it does those of a file whose pages were drained. */
+static double flushes_apart(const struct one *o, int round)
+{
+	if (o->lib == NULL)
+		for (size_t i = 0; i < PAGES; i++)
+			madvise(o->mem + i * (SIZE / PAGES), bench.page, MADV_COLD);
+	return scattered(o, 0, round);
+}
 static double copies(const struct one *o, int round) { return scattered(o, 1, round); }
 
 /* 8 flushes and a drain beside 64 MiB that nobody flushed, against 8 msyncs. */
@@ -171,25 +179,31 @@ int main(int argc, char **argv)
 		{ "persist of 64 bytes / msync", persist_one, LIMIT_BAR(1.15) },
 		{ "8 threads, pages far apart / msync each", apart, LIMIT_BAR(1 / 0.95) },
 		{ "8 threads, pages of one 32 KiB block / msync each", block, LIMIT_BAR(1 / 1.4) },
+		{ "64 flushes and a drain / one msync, pages cached apart for both", flushes_apart, NO_BAR },
 		{ "drain with nothing to do", idle, NO_BAR },
 		{ "flush of a page that is recorded already", again, NO_BAR },
 	};
 	static struct samples s;
-	char path[4096];
-	int fd;
 
 	bench_start(argc, argv);
 	unsetenv("PMEM2_FORCE_GRANULARITY");
-	fd = make_file(path, sizeof(path), "drains", SIZE, 1);
-	ones[BARE].mem = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (ones[BARE].mem == MAP_FAILED)
-		give_up("mmap");
-	for (int w = OURS; w <= PEER; w++) {
+	for (int w = 0; w < WAYS; w++) {
 		struct pmemset_source *src;
 		struct pmemset_part_descriptor desc;
 		struct one *o = &ones[w];
-		if (bench.path[w] == NULL)
+		char path[4096];
+		int fd;
+		if (w != BARE && bench.path[w] == NULL)
 			continue;
+		fd = make_file(path, sizeof(path), "drains", SIZE, 1);
+		if (w == BARE) {
+			o->mem = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+			if (o->mem == MAP_FAILED)
+				give_up("mmap");
+			unlink(path);
+			close(fd);
+			continue;
+		}
 		o->lib = open_lib(w);
 		o->set = new_set(o->lib, PMEM2_GRANULARITY_PAGE);
 		OK(o->lib, source_from_file(&src, path));
@@ -197,12 +211,15 @@ int main(int argc, char **argv)
 			give_up_lib(o->lib, "map");
 		OK(o->lib, source_delete(&src));
 		o->mem = desc.addr;
+		unlink(path);
+		close(fd);
 	}
-	unlink(path);
-	for (int w = 0; w < WAYS; w++)
-		if (ones[w].mem)
-			memset(ones[w].mem, 1, SIZE);
-	sync_bare(&ones[BARE], 0, SIZE);
+	for (int w = 0; w < WAYS; w++) {
+		if (ones[w].mem == NULL)
+			continue;
+		memset(ones[w].mem, 1, SIZE);
+		sync_bare(&ones[w], 0, SIZE);
+	}
 
 	for (size_t c = 0; c < sizeof(cases) / sizeof(*cases); c++) {
 		clear_samples(&s);
@@ -222,6 +239,5 @@ int main(int argc, char **argv)
 	for (int w = OURS; w <= PEER; w++)
 		if (ones[w].lib)
 			OK(ones[w].lib, delete(&ones[w].set));
-	close(fd);
 	return 0;
 }

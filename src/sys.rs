@@ -474,6 +474,14 @@ fn sync_file_range(fd: RawFd, offset: u64, len: usize, flags: libc::c_uint) -> S
     check(unsafe { libc::sync_file_range(fd, offset as i64, len as i64, flags) })
 }
 
+/// Asks the kernel to cache a small range of a file apart from what is around it. It caches files in folios of up to some
+/// megabytes, and writes a whole one back for one dirty page; advice about a part of a clean one splits it into pages. What
+/// else the advice does, counting the pages as not used lately, ends with their next use.
+pub(crate) fn cache_apart(addr: usize, len: usize) {
+    // SAFETY: no byte changes. A kernel that does not know the advice, or has the range locked in memory, refuses.
+    unsafe { libc::madvise(addr as *mut _, len, libc::MADV_COLD) };
+}
+
 /// Where a range of a file is stored.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]

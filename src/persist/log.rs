@@ -4,13 +4,20 @@
 //! as large as it is and never drops or widens a range. Summary levels (a bit for each word below that is not zero) let a
 //! drain find what is there without looking at the rest. The memory is the kernel's zero pages until it is written to.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::error::Result;
 use crate::sys;
 
 /// Levels of bits: pages, and three of summaries. The last is searched word by word: 256 words for 16 TiB of 4 KiB pages.
 const LEVELS: usize = 4;
+
+/// Pages of a block of which is known whether its pages are cached apart. A folio of as many or more covers whole blocks, so that
+/// one bit tells the truth about it; smaller ones cost a disk little more than a page (docs/performance.md).
+const BLOCK: usize = 16;
+
+/// What is known about a block is not believed one time in so many: its pages may have been evicted and read again.
+const DOUBT: u32 = 64;
 
 pub(crate) struct Log {
     base: usize,
@@ -22,6 +29,10 @@ pub(crate) struct Log {
     any_lost: AtomicBool,
     /// Threads that take pages out and have not looked yet at how the syncs of their files fare.
     takers: AtomicUsize,
+    /// Blocks whose pages the kernel has been asked to cache apart.
+    apart: &'static [AtomicU64],
+    any_apart: AtomicBool,
+    asked: AtomicU32,
     memory: (usize, usize),
 }
 
@@ -49,7 +60,7 @@ impl Log {
     /// Bytes of address space that the log of so many bytes takes.
     pub(crate) fn footprint(size: usize) -> usize {
         let pages = size / sys::page_size();
-        let mut total = words(pages);
+        let mut total = words(pages) + words(pages.div_ceil(BLOCK));
         let mut bits = pages;
         for _ in 0..LEVELS {
             bits = words(bits);
@@ -80,6 +91,7 @@ impl Log {
             level
         });
         let lost = slice(pages);
+        let apart = slice(pages.div_ceil(BLOCK));
         Ok(Log {
             base,
             page,
@@ -88,6 +100,9 @@ impl Log {
             lost,
             any_lost: AtomicBool::new(false),
             takers: AtomicUsize::new(0),
+            apart,
+            any_apart: AtomicBool::new(false),
+            asked: AtomicU32::new(0),
             memory: (memory, len),
         })
     }
@@ -248,13 +263,45 @@ impl Log {
         false
     }
 
-    /// Forgets what is recorded in a range.
+    /// Forgets what is recorded and known of a range.
     pub(crate) fn forget(&self, addr: usize, len: usize) {
         if !self.is_empty() {
             let _taking = self.taking();
             self.take(addr, len, |_, _| true);
         }
         self.found(addr, len);
+        if self.any_apart.load(Ordering::Relaxed) {
+            let (lo, hi) = self.blocks(addr, len);
+            for word in lo / 64..words(hi) {
+                if self.apart[word].load(Ordering::Relaxed) != 0 {
+                    self.apart[word].fetch_and(!mask(word, lo, hi), Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    fn blocks(&self, addr: usize, len: usize) -> (usize, usize) {
+        let (lo, hi) = self.span(addr, len);
+        (lo / BLOCK, hi.div_ceil(BLOCK))
+    }
+
+    /// Whether a range is so small that its pages should be cached apart from those around them, and are not known to be. They
+    /// count as such from now on.
+    pub(crate) fn set_apart(&self, addr: usize, len: usize) -> bool {
+        if len >= BLOCK * self.page {
+            return false;
+        }
+        self.any_apart.store(true, Ordering::Relaxed);
+        let (lo, hi) = self.blocks(addr, len);
+        let mut known = self.asked.fetch_add(1, Ordering::Relaxed) % DOUBT != 0;
+        for word in lo / 64..words(hi) {
+            let bits = mask(word, lo, hi);
+            if self.apart[word].load(Ordering::Relaxed) & bits != bits {
+                self.apart[word].fetch_or(bits, Ordering::Relaxed);
+                known = false;
+            }
+        }
+        !known
     }
 
     /// Puts a range back whose sync has failed.
@@ -409,6 +456,24 @@ mod tests {
         assert_eq!(lost, [(base + 100 * p, 2 * p)]);
         log.found(base, size);
         assert!(log.each_lost(base, size, |_, _| false));
+    }
+
+    #[test]
+    fn blocks_are_set_apart_once() {
+        let p = sys::page_size();
+        let base = 1 << 30;
+        let log = Log::new(base, 1000 * p).unwrap();
+        assert!(log.set_apart(base + 17 * p, p));
+        assert!(!log.set_apart(base + 31 * p, p));
+        assert!(log.set_apart(base + 31 * p, 2 * p));
+        assert!(!log.set_apart(base + 47 * p, p));
+        assert!(!log.set_apart(base + 160 * p, BLOCK * p));
+        assert!(log.set_apart(base + 999 * p, p));
+        let again = (0..10 * DOUBT).filter(|_| log.set_apart(base + 17 * p, p));
+        assert_eq!(again.count(), 10);
+        log.forget(base + 16 * p, 16 * p);
+        assert!(log.set_apart(base + 17 * p, p));
+        assert!(!log.set_apart(base + 47 * p, p));
     }
 
     #[test]

@@ -675,6 +675,12 @@ fn sync_file(group: &mut [Segment]) {
             for s in group.iter_mut() {
                 verify(s, failures);
             }
+            // Now, while they are clean.
+            if file.with_plan(|plan, _| plan != SyncPlan::Each) {
+                for s in group.iter().filter(|s| s.log().set_apart(s.addr, s.len)) {
+                    sys::cache_apart(s.addr, s.len);
+                }
+            }
         }
     }
 }

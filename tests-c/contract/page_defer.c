@@ -487,6 +487,60 @@ static void created(void)
 	IS(pmemset_delete(&set), 0);
 }
 
+/* bytes of files that this process has made dirty */
+static long long dirtied(void)
+{
+	char line[128];
+	long long n = -1;
+	FILE *f = fopen("/proc/self/io", "r");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "write_bytes: %lld", &n) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return n;
+}
+
+static long long store_and_flush(size_t at_)
+{
+	long long before = dirtied(), made;
+
+	v.base[at_]++;
+	made = dirtied() - before;
+	IS(pmemset_flush(set, v.base + at_, 1), 0);
+	return made;
+}
+
+/*
+ * What is filled in order is cached in large folios, of which one store makes all dirty, and a drain writes it. Pages that are
+ * flushed by themselves do not stay in them.
+ */
+static void apart(void)
+{
+	const size_t step = 1024 * page;
+	long long whole = 0, once = 0, probe;
+
+	open_view("apart", 16 * 1024);
+	MUST(msync(v.base, v.len, MS_SYNC) == 0);
+	probe = store_and_flush(15 * step);
+	IS(pmemset_drain(set), 0);
+	madvise(v.base + 15 * step, page, 20); /* MADV_COLD */
+	if (probe < 16 * (long long)page || store_and_flush(15 * step) > (long long)page) {
+		child_skip("no large folios here, or nothing that splits them");
+	} else {
+		for (size_t i = 0; i < 15; i++)
+			whole += store_and_flush(i * step);
+		IS(pmemset_drain(set), 0);
+		for (size_t i = 0; i < 15; i++)
+			once += store_and_flush(i * step + i * page);
+		IS(pmemset_drain(set), 0);
+		/* One may have been busy at the wrong moment. */
+		CHECKF(once < whole / 2, "15 stores made %lld bytes dirty, %lld before the first drain", once, whole);
+	}
+	IS(pmemset_delete(&set), 0);
+}
+
 int main(void)
 {
 	t_begin();
@@ -497,6 +551,7 @@ int main(void)
 	CHILD_GROUP(patterns, "defer: random ranges, all ways to flush and to drain");
 	CHILD_GROUP(by_threads, "defer: flushed by some threads, drained by another");
 	CHILD_GROUP(group_commit, "defer: eight threads drain at once");
+	CHILD_GROUP(apart, "defer: a page that is flushed alone is written alone");
 	CHILD_GROUP(removal, "defer: removal and deletion sync what is recorded");
 	CHILD_GROUP(reused, "defer: a place that is used again");
 	CHILD_GROUP(outside, "defer: outside the part maps, at once");
