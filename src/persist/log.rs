@@ -16,8 +16,9 @@ const LEVELS: usize = 4;
 /// one bit tells the truth about it; smaller ones cost a disk little more than a page (docs/performance.md).
 const BLOCK: usize = 16;
 
-/// What is known about a block is not believed one time in so many: its pages may have been evicted and read again.
-const DOUBT: u32 = 64;
+/// What is known about a block is not believed one time in so many: it may have been busy then, or its pages have been evicted
+/// and read again. A prime, so that drains of as many ranges each do not doubt the same one for ever.
+const DOUBT: u32 = 61;
 
 pub(crate) struct Log {
     base: usize,

@@ -3,3 +3,4 @@
 pub mod arch;
 pub(crate) mod log;
 pub(crate) mod page;
+mod segment;
