@@ -10,6 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 // For its symbols.
 use pmemset as _;
 
+#[macro_use]
+mod must;
+mod second;
+
 type Object = *mut c_void;
 
 #[repr(C)]
@@ -72,6 +76,7 @@ unsafe extern "C" {
 
 const USE_AFTER_DROP: c_int = -200022;
 const CANNOT_FIND: c_int = -200013;
+const PART_REMOVE: c_int = 8;
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,6 +84,8 @@ pub struct Count {
     pub calls: u64,
     pub failed: u64,
     pub mapped: u64,
+    /// Of these, by the second dialect.
+    pub second: u64,
     pub found: u64,
     pub removed: u64,
     pub events: u64,
@@ -89,6 +96,7 @@ impl AddAssign for Count {
         self.calls += other.calls;
         self.failed += other.failed;
         self.mapped += other.mapped;
+        self.second += other.second;
         self.found += other.found;
         self.removed += other.removed;
         self.events += other.events;
@@ -103,22 +111,21 @@ pub fn note(seed: u64) {
     SEED.store(seed, Ordering::Relaxed);
 }
 
-macro_rules! must {
-    ($condition:expr, $($context:tt)*) => {
-        if !$condition {
-            eprintln!("seed {}: not so: {}: {}", SEED.load(Ordering::Relaxed),
-                stringify!($condition), format!($($context)*));
-            std::process::abort();
-        }
-    };
-}
-
 unsafe extern "C" fn observe(set: Object, ctx: Object, arg: Object) -> c_int {
     must!(!set.is_null() && !ctx.is_null() && arg.is_null(), "event");
     EVENTS.fetch_add(1, Ordering::Relaxed);
     // SAFETY: the library's context begins with the event's type.
     let kind = unsafe { *ctx.cast::<c_int>() };
-    must!((0..=8).contains(&kind), "event {kind}");
+    must!((0..=11).contains(&kind), "event {kind}");
+    if kind == PART_REMOVE {
+        // SAFETY: behind the type is where that part map begins; the set may be asked here.
+        unsafe {
+            let addr = *ctx.byte_add(8).cast::<Object>();
+            let mut map = null_mut();
+            let rc = pmemset_part_map_by_address(set, &mut map, addr);
+            must!(rc == CANNOT_FIND, "a part map that goes: {rc}");
+        }
+    }
     kind - 3
 }
 
@@ -177,6 +184,7 @@ struct World<'a> {
     page: usize,
     paths: Vec<CString>,
     configs: Vec<Object>,
+    map_configs: Vec<Object>,
     sources: Vec<Object>,
     spaces: [Space; 2],
     /// References that have outlived their sets.
@@ -220,6 +228,7 @@ pub fn run(data: &[u8]) -> Count {
         page,
         paths,
         configs: Vec::new(),
+        map_configs: Vec::new(),
         sources: Vec::new(),
         spaces: Default::default(),
         orphans: Vec::new(),
@@ -253,7 +262,7 @@ impl World<'_> {
     /// Looks at a result. `null`: an argument was NULL that must not be.
     fn result(&mut self, what: &str, rc: c_int, null: bool) -> bool {
         self.count.calls += 1;
-        let valid = rc == 0 || (-200023..=-200000).contains(&rc) || (-4095..0).contains(&rc);
+        let valid = rc == 0 || (-200038..=-200000).contains(&rc) || (-4095..0).contains(&rc);
         must!(valid, "{what} = {rc}");
         must!(!null || rc != 0, "{what} took NULL");
         // SAFETY: never NULL, and a C string.
@@ -406,6 +415,7 @@ impl World<'_> {
                 }
                 54 => self.nulls(),
                 55 => self.delete_set(which),
+                56..61 => self.second(which, set),
                 _ => {
                     let rc = pmemset_drain(set);
                     self.result("drain", rc, set.is_null());
@@ -825,6 +835,7 @@ impl World<'_> {
             for mut source in self.sources.drain(..) {
                 must!(pmemset_source_delete(&mut source) == 0, "source_delete");
             }
+            self.end_second();
             for mut config in self.configs.drain(..) {
                 must!(pmemset_config_delete(&mut config) == 0, "config_delete");
             }

@@ -28,5 +28,8 @@ fn main() {
     println!("{sequences} sequences: {all:?}");
     // A driver whose calls are all refused would find nothing.
     let enough = all.calls > 1000 && all.mapped * 100 > all.calls && all.failed * 20 > all.calls;
-    assert!(enough && all.removed > 0, "too little was reached: {all:?}");
+    assert!(
+        enough && all.removed > 0 && all.second > 0,
+        "too little was reached: {all:?}"
+    );
 }
