@@ -200,8 +200,9 @@ pub(crate) fn make_unlinked(dir: &CStr) -> SysResult<OwnedFd> {
     }
 }
 
-/// Makes a file longer if it is shorter. Others who do so in this process at the same time cannot make it shorter again.
-/// Refuses what the file-size limit forbids before the kernel does, which would raise SIGXFSZ.
+/// Makes a file longer if it is shorter. Others who do so at the same time through this library, in this process or another,
+/// cannot make it shorter again: ftruncate sets a size, whatever it has become since one looked. Refuses what the
+/// file-size limit forbids before the kernel does, which would raise SIGXFSZ.
 pub(crate) fn grow(fd: RawFd, inode: u64, size: u64) -> SysResult<()> {
     static ONE_BY_ONE: [Mutex<()>; 16] = [const { Mutex::new(()) }; 16];
     if size > limit(libc::RLIMIT_FSIZE) || size > i64::MAX as u64 {
@@ -211,12 +212,63 @@ pub(crate) fn grow(fd: RawFd, inode: u64, size: u64) -> SysResult<()> {
     if file_facts(fd)?.size >= size {
         return Ok(());
     }
+    let _process = GrowthLock::new(fd);
+    if file_facts(fd)?.size >= size {
+        return Ok(());
+    }
     loop {
         // SAFETY: no pointers involved.
         match check(unsafe { libc::ftruncate(fd, size as libc::off_t) }) {
             Err(libc::EINTR) => continue,
             result => return result,
         }
+    }
+}
+
+/// A lock on the last byte that a file can have. Only others who grow the file are waited for, and not for long, since a
+/// process may be stopped; whoever has locked the whole file, perhaps this program itself, is not.
+struct GrowthLock(RawFd);
+
+impl GrowthLock {
+    const BYTE: libc::off_t = libc::off_t::MAX - 1;
+
+    fn new(fd: RawFd) -> Option<GrowthLock> {
+        for _ in 0..100 {
+            match Self::ask(fd, libc::F_OFD_SETLK, libc::F_WRLCK) {
+                Ok(_) => return Some(GrowthLock(fd)),
+                Err(libc::EAGAIN | libc::EACCES) => {}
+                Err(_) => return None,
+            }
+            let other = Self::ask(fd, libc::F_OFD_GETLK, libc::F_WRLCK).ok()?;
+            if other.l_type == libc::F_UNLCK as libc::c_short {
+                continue;
+            }
+            if other.l_start != Self::BYTE {
+                return None;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        None
+    }
+
+    fn ask(fd: RawFd, what: libc::c_int, kind: libc::c_int) -> SysResult<libc::flock> {
+        // SAFETY: a plain structure.
+        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+        lock.l_type = kind as libc::c_short;
+        lock.l_whence = libc::SEEK_SET as libc::c_short;
+        lock.l_start = Self::BYTE;
+        lock.l_len = 1;
+        // SAFETY: the structure is valid for the call.
+        match unsafe { libc::fcntl(fd, what, &raw mut lock) } {
+            -1 => Err(errno()),
+            _ => Ok(lock),
+        }
+    }
+}
+
+impl Drop for GrowthLock {
+    fn drop(&mut self) {
+        let _ = Self::ask(self.0, libc::F_OFD_SETLK, libc::F_UNLCK);
     }
 }
 

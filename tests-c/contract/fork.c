@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* fork.c -- a forked child may use a set, and what it does to it is its own */
 #include "t.h"
+#include <sched.h>
 
 static size_t page;
 static struct pmemset *set;
@@ -71,6 +72,100 @@ static void unharmed(void)
 	IS(pmemset_remove_range(set, p, 1), PMEMSET_E_PART_MAP_POSSIBLE_USE_AFTER_DROP); /* the child's drop was not ours */
 }
 
+static volatile int *steps; /* shared by the two */
+
+/* waits for the other to come so far, awake at first so that both go on in the same moment */
+static void together(int step)
+{
+	__atomic_add_fetch(steps, 1, __ATOMIC_SEQ_CST);
+	for (long n = 0; *steps < 2 * step; n++)
+		if (n > 100000)
+			sched_yield();
+}
+
+#if PMEMSET_API_VERSION == 112
+#define GROWS PMEMSET_SOURCE_FILE_CREATE_IF_NEEDED
+#else
+#define GROWS (PMEMSET_SOURCE_FILE_CREATE_IF_NEEDED | PMEMSET_SOURCE_FILE_TRUNCATE_IF_NEEDED)
+#endif
+
+static int grow(const char *path, size_t len, int rounds)
+{
+	struct pmemset *own = new_set();
+	struct pmemset_source *file;
+	struct stat st;
+	char *q;
+
+	alarm(100);
+	for (int i = 0; i < rounds; i++) {
+		if (len == page)
+			unlink(path);
+		together(3 * i + 1);
+		MUST(pmemset_xsource_from_file(&file, path, GROWS) == 0);
+		together(3 * i + 2);
+		q = must_map(own, file, 0, len);
+		if (stat(path, &st) != 0 || (size_t)st.st_size < len)
+			return 1; /* and a store would be the end */
+		q[len - 1] = 1;
+		MUST(remove_at(own, q) == 0);
+		MUST(pmemset_source_delete(&file) == 0);
+		together(3 * i + 3);
+	}
+	return pmemset_delete(&own) != 0;
+}
+
+/* Each makes it as long as it needs, and neither makes it shorter again. */
+static void two_processes_grow(void)
+{
+	int rounds = instrumented() ? 50 : 3000, status[2] = { -1, -1 };
+	char path[256];
+	pid_t pids[2];
+
+	tmpfs_name(path, sizeof(path), "two-grow");
+	steps = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	MUST(steps != MAP_FAILED);
+	fflush(stdout);
+	for (int k = 0; k < 2; k++) {
+		pids[k] = fork();
+		MUST(pids[k] >= 0);
+		if (pids[k] == 0)
+			_exit(grow(path, k ? 64 * page : page, rounds));
+	}
+	for (int k = 0; k < 2; k++) {
+		pid_t first = waitpid(-1, &status[k], 0);
+
+		if (status[k] != 0) /* the other would wait for ever */
+			kill(pids[first == pids[0]], SIGKILL);
+	}
+	CHECKF(status[0] == 0 && status[1] == 0, "%#x, %#x", (unsigned)status[0], (unsigned)status[1]);
+	unlink(path);
+	munmap((void *)steps, page);
+}
+
+/* Nobody is waited for who has locked the file for reasons of his own. */
+static void locked_file_grows(void)
+{
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	struct pmemset *own = new_set();
+	struct pmemset_source *file;
+	double begin;
+	int fd;
+
+	make_file("locked", 0);
+	fd = open("locked", O_RDWR);
+	MUST(fd >= 0);
+	MUST(pmemset_xsource_from_file(&file, "locked", GROWS) == 0);
+	MUST(fcntl(fd, F_SETLK, &whole) == 0);
+	begin = now();
+	for (size_t i = 0; i < 40; i++)
+		must_map(own, file, i * page, page);
+	CHECKF(now() - begin < 2, "%f s", now() - begin);
+	CHECK(file_size("locked") == (off_t)(40 * page));
+	IS(pmemset_source_delete(&file), 0);
+	IS(pmemset_delete(&own), 0);
+	close(fd);
+}
+
 int main(void)
 {
 	static const struct { const char *name; void (*fn)(void); } what[] = {
@@ -110,5 +205,9 @@ int main(void)
 		}
 		unsetenv("PMEM2_FORCE_GRANULARITY");
 	}
+	group("fork: two processes grow one file");
+	two_processes_grow();
+	group("fork: a file grows that the program has locked");
+	locked_file_grows();
 	return t_end();
 }
