@@ -53,3 +53,36 @@ pub extern "C" fn pmemset_err_to_errno(err: c_int) -> c_int {
 pub extern "C" fn pmemset_errormsg() -> *const c_char {
     MESSAGE.with(|message| message.get().cast_const().cast())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Name;
+
+    #[test]
+    fn the_longest_messages_fit() {
+        let (name, most) = (Name::new(&[b'x'; 300]), usize::MAX);
+        let longest = [
+            Error::CannotReadBounds(name),
+            Error::RegionNotFound(name),
+            Error::InvalidSourceType(name),
+            Error::SourceDeleted(name),
+            Error::Pmem2("pmem2_vm_reservation_extend", i32::MIN, name),
+            Error::SystemAt(
+                "make durable the directory entry of",
+                name,
+                libc::ENOTRECOVERABLE,
+            ),
+            Error::CannotCreateTemporary(name, libc::ENOTRECOVERABLE),
+            Error::NoRoom(most, libc::ENOMEM),
+            Error::FileTooSmall(most, most, most),
+            Error::LengthOutOfRange(most, most),
+        ];
+        for error in longest {
+            set_message(&error);
+            // SAFETY: this thread's message, which ends in a zero byte.
+            let kept = unsafe { std::ffi::CStr::from_ptr(pmemset_errormsg()) };
+            assert_eq!(kept.to_str(), Ok(error.to_string().as_str()));
+        }
+    }
+}

@@ -110,8 +110,7 @@ pub(super) fn start(
 /// Pages whose last sync failed count as clean in the kernel: a sync would find nothing to do and succeed.
 fn redirty(s: &mut Segment) {
     let mut failed = 0;
-    // SAFETY: a set's logs live until the set ends, and no drain outlives its set.
-    let log = unsafe { s.log.as_ref() };
+    let log = s.log();
     log.each_lost(s.addr, s.len, |addr, len| {
         match sys::make_dirty(addr, len) {
             Ok(()) => true,
@@ -184,8 +183,7 @@ fn sync_file(group: &mut [Segment]) {
 /// they are not durable, whatever the sync said; and so when that cannot be found out. `failures`: of the file's syncs so far.
 fn verify(s: &mut Segment, failures: u64) {
     let mut failed = 0;
-    // SAFETY: a set's logs live until the set ends, and no drain outlives its set.
-    let log = unsafe { s.log.as_ref() };
+    let log = s.log();
     let durable = log.each_lost(s.addr, s.len, |addr, len| {
         let offset = s.offset + (addr - s.addr) as u64;
         let written = s

@@ -142,10 +142,11 @@ static void two_processes_grow(void)
 	munmap((void *)steps, page);
 }
 
-/* Nobody is waited for who has locked the file for reasons of his own. */
+/* Nobody is waited for who has locked the file for reasons of his own, and who grows it not for long. */
 static void locked_file_grows(void)
 {
 	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	struct flock growth = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = INT64_MAX - 1, .l_len = 1 };
 	struct pmemset *own = new_set();
 	struct pmemset_source *file;
 	double begin;
@@ -161,9 +162,16 @@ static void locked_file_grows(void)
 		must_map(own, file, i * page, page);
 	CHECKF(now() - begin < 2, "%f s", now() - begin);
 	CHECK(file_size("locked") == (off_t)(40 * page));
+	close(fd);
+	fd = open("locked", O_RDWR); /* as another process, which does not go on */
+	MUST(fd >= 0 && fcntl(fd, F_OFD_SETLK, &growth) == 0);
+	begin = now();
+	must_map(own, file, 40 * page, page);
+	CHECKF(now() - begin > 0.09 && now() - begin < 5, "%f s", now() - begin);
+	CHECK(file_size("locked") == (off_t)(41 * page));
+	close(fd);
 	IS(pmemset_source_delete(&file), 0);
 	IS(pmemset_delete(&own), 0);
-	close(fd);
 }
 
 int main(void)
