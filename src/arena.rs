@@ -600,13 +600,15 @@ fn counts_every_page() -> bool {
 }
 
 fn reserve_piece(size: usize, room: usize, logged: bool) -> sys::SysResult<Piece> {
+    sys::unmap_refused();
     let mut base = sys::reserve(size, None)?;
-    if room > 0 {
-        // SAFETY: reserved above, and nobody knows of it.
-        unsafe { sys::unmap(base, size) };
+    let mut reach = size;
+    // SAFETY: reserved above, and nobody knows of it. Where the kernel does not take it back it
+    // stays where it is.
+    if room > 0 && unsafe { sys::try_unmap(base, size) }.is_ok() {
         base = sys::reserve(size, base.checked_sub(room))?;
+        reach += room;
     }
-    let reach = size + room;
     let log = if logged {
         match log::new_boxed(base, reach) {
             Ok(log) => Some(log),

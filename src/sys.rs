@@ -396,7 +396,7 @@ pub(crate) fn reserve_at(addr: usize, len: usize) -> SysResult<()> {
         return Ok(());
     }
     // A kernel before 4.17 takes the flag for a hint.
-    // SAFETY: the range was mapped by the call above.
+    // SAFETY: the range was mapped by the call above, and nobody knows of it.
     unsafe { unmap(got, len) };
     Err(libc::EEXIST)
 }
@@ -433,9 +433,93 @@ pub(crate) fn split_undo(addr: usize, len: usize) {
 ///
 /// # Safety
 /// The range must be the caller's, and nobody uses it any more.
-pub(crate) unsafe fn unmap(addr: usize, len: usize) -> bool {
+pub(crate) unsafe fn try_unmap(addr: usize, len: usize) -> SysResult<()> {
     // SAFETY: as the caller promises.
-    unsafe { libc::munmap(addr as *mut _, len) == 0 }
+    check(unsafe { libc::munmap(addr as *mut _, len) })
+}
+
+/// The same for those who are done with the range whatever happens. The kernel refuses, at the
+/// limit of address ranges, to take a piece out of the middle of a range, and the range may well be
+/// larger than what is given back: neighbours that are alike are one. Then it is noted down, and
+/// given back when there are fewer ranges.
+///
+/// # Safety
+/// As for [`try_unmap`].
+pub(crate) unsafe fn unmap(addr: usize, len: usize) {
+    // SAFETY: as the caller promises.
+    match unsafe { try_unmap(addr, len) } {
+        Ok(()) => unmap_refused(),
+        Err(libc::ENOMEM) => {
+            // Ranges with nothing in common, each of a set that went at the limit: more than there
+            // is room for are not to be expected, and only address space is lost then.
+            if REFUSED.iter().any(|slot| slot.put(addr, len)) {
+                REFUSALS.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        // It was no range that can be unmapped: another try would end like this one.
+        Err(_) => {}
+    }
+}
+
+/// Tries once more to give back what the kernel would not take.
+pub(crate) fn unmap_refused() {
+    if REFUSALS.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    for slot in &REFUSED {
+        // SAFETY: it was noted down by `unmap`, whose caller promised that nobody uses it; it is
+        // still mapped, so nobody else can have got it.
+        if slot.take_if(|addr, len| unsafe { try_unmap(addr, len) }.is_ok()) {
+            REFUSALS.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A range that the kernel would not unmap. No lock, since a child of a fork would find it taken.
+struct Refused {
+    /// 0 when the slot is free.
+    addr: AtomicUsize,
+    /// 0 while somebody is at work on the slot.
+    len: AtomicUsize,
+}
+
+static REFUSED: [Refused; 64] = [const {
+    Refused {
+        addr: AtomicUsize::new(0),
+        len: AtomicUsize::new(0),
+    }
+}; 64];
+
+/// How many slots are in use, more or less.
+static REFUSALS: AtomicUsize = AtomicUsize::new(0);
+
+impl Refused {
+    /// Notes a range down if the slot is free.
+    fn put(&self, addr: usize, len: usize) -> bool {
+        let free = self
+            .addr
+            .compare_exchange(0, addr, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok();
+        if free {
+            self.len.store(len, Ordering::Release);
+        }
+        free
+    }
+
+    /// Frees the slot if something is noted down that `done` agrees to be done with.
+    fn take_if(&self, done: impl FnOnce(usize, usize) -> bool) -> bool {
+        match self.len.swap(0, Ordering::Acquire) {
+            0 => false,
+            len if done(self.addr.load(Ordering::Relaxed), len) => {
+                self.addr.store(0, Ordering::Release);
+                true
+            }
+            len => {
+                self.len.store(len, Ordering::Release);
+                false
+            }
+        }
+    }
 }
 
 /// Maps a range of a file, shared, for loads and stores. `at`: where, over reserved address space of the caller's; else

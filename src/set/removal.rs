@@ -494,8 +494,10 @@ fn unmap(inner: &mut Inner, plan: &Plan) -> Result<()> {
             Ok(()) => inner.arena.give_all(around),
             // At the limit of ranges, or of locked memory, the kernel refuses every mmap; it still unmaps what is whole
             // ranges. What is gone then is reserved again, unless somebody was faster.
-            // SAFETY: as above.
-            Err(libc::ENOMEM | libc::EAGAIN) if unsafe { sys::unmap(span.0, span.1 - span.0) } => {
+            Err(libc::ENOMEM | libc::EAGAIN)
+                // SAFETY: as above.
+                if unsafe { sys::try_unmap(span.0, span.1 - span.0) }.is_ok() =>
+            {
                 if sys::reserve_at(span.0, span.1 - span.0).is_ok() {
                     inner.arena.give(span.0, span.1);
                 } else {
