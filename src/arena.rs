@@ -10,6 +10,11 @@
 //! The reservation asks for no MADV_DONTDUMP: memory that was never touched is not dumped, and a freed place would have
 //! to be marked again, with a further system call, to become one range with its neighbours.
 //!
+//! At the limits of the process a place can be lost for a while: what was mapped there is gone, and
+//! it cannot be reserved again. Others may put their own memory there then, so it is no free place
+//! any more, and nothing that this arena does reaches over it: a place is given up until it can be
+//! reserved without replacing anything.
+//!
 //! Or the address space is [lent](lent::Lent) by the program: then it is one piece, filled from its start.
 
 mod lent;
@@ -91,6 +96,17 @@ impl Piece {
     }
 }
 
+/// A range that had to be given up.
+#[derive(Clone, Copy)]
+struct GivenUp {
+    /// The start of the piece that it was part of. It may be part of a later one meanwhile.
+    piece: usize,
+    start: usize,
+    len: usize,
+    /// It may be this arena's still: there was no looking.
+    unsure: bool,
+}
+
 /// The address space of one set.
 pub(crate) struct Arena {
     pieces: Vec<Piece>,
@@ -101,7 +117,7 @@ pub(crate) struct Arena {
     /// About the length of the largest free place: what was found when it was looked for last, or given back since.
     largest: usize,
     /// Ranges within the pieces that may be somebody else's.
-    abandoned: Vec<(usize, usize)>,
+    given_up: Vec<GivenUp>,
     leaked: bool,
     /// Whose address space it is, when it is the program's.
     lent: Option<Lent>,
@@ -116,7 +132,7 @@ impl Arena {
             holes: Tree::new()?,
             current: 0,
             largest: 0,
-            abandoned: Vec::new(),
+            given_up: Vec::new(),
             leaked: false,
             lent: None,
             left: Vec::new(),
@@ -161,7 +177,10 @@ impl Arena {
     }
 
     /// Makes sure that the next changes find the memory they need.
-    pub(crate) fn prepare(&self, changes: usize) -> Result<()> {
+    pub(crate) fn prepare(&mut self, changes: usize) -> Result<()> {
+        self.given_up
+            .try_reserve(changes)
+            .map_err(|_| Error::OutOfMemory("list"))?;
         self.holes.reserve(changes + 1)
     }
 
@@ -170,23 +189,31 @@ impl Arena {
         if self.lent.is_some() {
             return self.place_lent(wish);
         }
-        if let Ok(Some((start, len))) = self.holes.floor(self.current, &Locked) {
-            if let Some(at) = fits(start, len, wish) {
+        if let Some(at) = self.find(wish) {
+            return Ok(at);
+        }
+        if self.regain(0, usize::MAX) {
+            if let Some(at) = self.find(wish) {
                 return Ok(at);
             }
         }
-        let found = if self.largest / wish.len.max(1) >= self.holes.len() / WORTH {
+        self.grow(wish)
+    }
+
+    /// A free place in what is reserved.
+    fn find(&mut self, wish: &Wish) -> Option<usize> {
+        if let Some((start, len)) = self.hole_at(self.current) {
+            if let Some(at) = fits(start, len, wish) {
+                return Some(at);
+            }
+        }
+        let (start, at) = if self.largest / wish.len.max(1) >= self.holes.len() / WORTH {
             self.find_largest(wish)
         } else {
             self.find_next(wish)
-        };
-        match found {
-            Some((start, at)) => {
-                self.current = start;
-                Ok(at)
-            }
-            None => self.grow(wish),
-        }
+        }?;
+        self.current = start;
+        Some(at)
     }
 
     /// The largest free place that has room for a part, and where in it the part goes.
@@ -269,7 +296,7 @@ impl Arena {
     /// Whether there is room for a part right behind what ends at `start`. A run of parts does not leave its piece: what is
     /// flushed to it goes to one log.
     pub(crate) fn is_free(&self, start: usize, wish: &Wish) -> bool {
-        let free = self.piece_end(start - 1) > start
+        let free = self.share_piece(start - 1, start)
             && matches!(self.holes.floor(start, &Locked), Ok(Some((hole, size)))
             if start - hole < size && size - (start - hole) >= wish.len);
         match &self.lent {
@@ -282,7 +309,9 @@ impl Arena {
 
     /// The same, if need be after the piece has grown.
     pub(crate) fn make_free(&mut self, start: usize, wish: &Wish) -> bool {
-        if self.is_free(start, wish) {
+        if self.is_free(start, wish)
+            || self.regain(start, start.saturating_add(wish.len)) && self.is_free(start, wish)
+        {
             return true;
         }
         let Some(piece) = self.pieces.iter_mut().rev().find(|p| p.has(start - 1)) else {
@@ -302,7 +331,10 @@ impl Arena {
         // Much at once, for the parts that follow; or just enough.
         let much = (piece.size / QUARTER).clamp(missing, most);
         for more in [much.next_multiple_of(sys::page_size()), missing] {
-            if sys::reserve_at(end, more).is_ok() {
+            // What another piece had to give up there does not become part of this one: it has a
+            // log for it.
+            let others = |g: &GivenUp| g.start < end + more && end < g.start + g.len;
+            if !self.given_up.iter().any(others) && sys::reserve_at(end, more).is_ok() {
                 piece.size += more;
                 RESERVED.fetch_add(more, Ordering::Relaxed);
                 self.give(end, end + more);
@@ -315,9 +347,24 @@ impl Arena {
     /// Whether the address is in reserved space, and nothing is mapped there.
     pub(crate) fn is_vacant(&self, addr: usize) -> bool {
         match &self.lent {
-            None => self.piece(addr).is_some(),
+            None => self
+                .hole_at(addr)
+                .is_some_and(|(hole, size)| addr - hole < size),
             Some(lent) => self.piece(addr).is_some() && !lent.has_mapping(addr),
         }
+    }
+
+    /// The free place with the greatest address that is not above this one.
+    fn hole_at(&self, addr: usize) -> Option<(usize, usize)> {
+        self.holes.floor(addr, &Locked).unwrap_or(None)
+    }
+
+    /// Whether all between two addresses of one piece is free.
+    pub(crate) fn all_free(&self, start: usize, end: usize) -> bool {
+        start == end
+            || self
+                .hole_at(start)
+                .is_some_and(|(hole, size)| hole <= start && end <= hole + size)
     }
 
     fn piece(&self, addr: usize) -> Option<&Piece> {
@@ -343,9 +390,14 @@ impl Arena {
         self.pieces.iter().filter_map(|p| p.log.as_deref())
     }
 
-    /// The end of the piece that has this address.
-    pub(crate) fn piece_end(&self, addr: usize) -> usize {
-        self.piece(addr).map_or(addr, |p| p.base + p.size)
+    /// The start of the piece that has this address.
+    fn piece_base(&self, addr: usize) -> usize {
+        self.piece(addr).map_or(addr, |p| p.base)
+    }
+
+    /// Whether one piece has both addresses.
+    pub(crate) fn share_piece(&self, one: usize, other: usize) -> bool {
+        self.piece_base(one) == self.piece_base(other)
     }
 
     /// Marks a free range as taken. After [`prepare`](Self::prepare).
@@ -392,14 +444,13 @@ impl Arena {
     /// The free place that a range would become part of.
     pub(crate) fn around(&self, start: usize, end: usize) -> (usize, usize) {
         let (mut lo, mut hi) = (start, end);
-        let base = self.piece(start).map_or(start, |p| p.base);
-        if let Ok(Some((hole, size))) = self.holes.floor(start, &Locked) {
-            if hole + size >= start && hole >= base {
+        if let Some((hole, size)) = self.hole_at(start) {
+            if hole + size >= start && self.share_piece(hole, start) {
                 lo = hole;
             }
         }
-        if let Ok(Some((hole, size))) = self.holes.floor(end, &Locked) {
-            if hole + size >= end && hole < self.piece_end(start) {
+        if let Some((hole, size)) = self.hole_at(end) {
+            if hole + size >= end && self.share_piece(hole, start) {
                 hi = hi.max(hole + size);
             }
         }
@@ -496,7 +547,10 @@ impl Arena {
     /// # Safety
     /// Nobody uses anything that was placed here any more.
     pub(crate) unsafe fn release(&mut self) {
-        self.abandoned.sort_unstable();
+        // Where there was no looking there may be now: a descriptor is free, say.
+        self.given_up
+            .retain(|g| !(g.unsure && is_reservation(g.start, g.len) == Some(true)));
+        self.given_up.sort_unstable_by_key(|g| g.start);
         if self.lent.is_some() {
             self.pieces.clear();
         }
@@ -508,12 +562,12 @@ impl Arena {
             }
             let whole = piece.base..piece.base + piece.size;
             let (mut at, end) = (whole.start, whole.end);
-            let mut lost = self.abandoned.iter().filter(|l| whole.contains(&l.0));
+            let mut lost = self.given_up.iter().filter(|g| g.piece == piece.base);
             loop {
-                let (start, len) = *lost.next().unwrap_or(&(end, 0));
+                let (start, len) = lost.next().map_or((end, 0), |g| (g.start, g.len));
                 if start > at {
-                    // SAFETY: reserved by reserve_piece, and not abandoned; what has been mapped over it goes, too, as
-                    // the caller promises.
+                    // SAFETY: reserved by reserve_piece, and not given up; what has been mapped
+                    // over it goes, too, as the caller promises.
                     unsafe { sys::unmap(at, start - at) };
                 }
                 if start == end {
@@ -524,7 +578,8 @@ impl Arena {
         }
     }
 
-    /// A range that a failed mapping may have left to somebody else: it is used no more. Returns whether it is still ours.
+    /// Looks after a free place over which a mapping failed: where it cannot be had again it is
+    /// given up. Returns whether it is still ours.
     ///
     /// # Safety
     /// The range must be a free place of this arena.
@@ -533,22 +588,94 @@ impl Arena {
         if sys::reserve_at(start, len).is_ok() {
             return true;
         }
-        // Something is there. When a limit was the reason the kernel refused before it touched anything, and the
-        // reservation shows as one without access; otherwise it may belong to whoever was faster.
-        if matches!(errno, libc::ENOMEM | libc::EAGAIN) && is_reservation(start, len) {
+        // Something is there. When a limit or the descriptor was the reason the kernel refused
+        // before it touched anything, and the reservation shows as one without access; otherwise it
+        // may belong to whoever was faster.
+        let untouched = matches!(
+            errno,
+            libc::ENOMEM | libc::EAGAIN | libc::EBADF | libc::EOVERFLOW
+        );
+        let ours = if untouched {
+            is_reservation(start, len)
+        } else {
+            Some(false)
+        };
+        if ours == Some(true) {
             return true;
         }
         self.take(start, len);
-        self.lost(start, len);
+        self.give_up(start, len, ours.is_none());
         false
     }
 
-    /// A range that was taken and is not this arena's any more.
-    pub(crate) fn lost(&mut self, start: usize, len: usize) {
+    /// Makes a range free that has been unmapped, with whatever free places are in it; what of it
+    /// cannot be had is given up. After [`prepare`](Self::prepare) for as many changes as there are
+    /// places in it, taken and free.
+    ///
+    /// # Safety
+    /// The range must have been this arena's until it was unmapped.
+    pub(crate) unsafe fn give_unmapped(&mut self, start: usize, end: usize) {
+        if sys::reserve_at(start, end - start).is_ok() {
+            return self.give(start, end);
+        }
+        // It is the limit still, or somebody was faster in some of it: place by place then.
+        let mut at = start;
+        while at < end {
+            let (free, stop) = match self.hole_at(at) {
+                Some((hole, size)) if at - hole < size => (true, hole + size),
+                _ => (
+                    false,
+                    self.holes
+                        .above(at, &Locked)
+                        .unwrap_or(None)
+                        .map_or(end, |h| h.0),
+                ),
+            };
+            let len = stop.min(end) - at;
+            match (sys::reserve_at(at, len).is_ok(), free) {
+                (true, true) => {}
+                (true, false) => self.give(at, at + len),
+                (false, _) => {
+                    if free {
+                        self.take(at, len);
+                    }
+                    self.give_up(at, len, false);
+                }
+            }
+            at += len;
+        }
+    }
+
+    /// Notes down a range that was taken and may not be this arena's any more.
+    fn give_up(&mut self, start: usize, len: usize, unsure: bool) {
+        let range = GivenUp {
+            piece: self.piece_base(start),
+            start,
+            len,
+            unsure,
+        };
         // Kept apart when the piece is given back; without memory to note it down, the piece stays behind.
-        if mem::try_push(&mut self.abandoned, (start, len)).is_err() {
+        if mem::try_push(&mut self.given_up, range).is_err() {
             self.leaked = true;
         }
+    }
+
+    /// Makes what was given up between two addresses free where nobody has anything now; whether
+    /// there was any.
+    fn regain(&mut self, lo: usize, hi: usize) -> bool {
+        let mut any = false;
+        let mut at = 0;
+        while let Some(&GivenUp { start, len, .. }) = self.given_up.get(at) {
+            let wanted = start < hi && lo < start + len;
+            if wanted && self.holes.reserve(2).is_ok() && sys::reserve_at(start, len).is_ok() {
+                self.given_up.swap_remove(at);
+                self.give(start, start + len);
+                any = true;
+            } else {
+                at += 1;
+            }
+        }
+        any
     }
 }
 
@@ -629,20 +756,16 @@ fn reserve_piece(size: usize, room: usize, logged: bool) -> sys::SysResult<Piece
     })
 }
 
-/// Whether /proc/self/maps shows the range as private, anonymous and without access, all of it.
-fn is_reservation(start: usize, len: usize) -> bool {
-    let Ok(fd) = sys::open(c"/proc/self/maps", libc::O_RDONLY, 0) else {
-        return false;
-    };
+/// Whether /proc/self/maps shows the range as private, anonymous and without access, all of it;
+/// `None` where that cannot be read.
+fn is_reservation(start: usize, len: usize) -> Option<bool> {
+    let fd = sys::open(c"/proc/self/maps", libc::O_RDONLY, 0).ok()?;
     let (mut at, end) = (start, start + len);
     let mut buffer = [0u8; 4096];
     let mut have = 0;
     // Lines longer than the buffer can only be those of files: what does not fit is cut.
     loop {
-        let n = match sys::read(&fd, &mut buffer[have..]) {
-            Ok(n) => n,
-            Err(_) => return false,
-        };
+        let n = sys::read(&fd, &mut buffer[have..]).ok()?;
         have += n;
         let mut from = 0;
         while let Some(newline) = buffer[from..have].iter().position(|b| *b == b'\n') {
@@ -651,11 +774,11 @@ fn is_reservation(start: usize, len: usize) -> bool {
             if let Some((lo, hi, reserved)) = parse_maps_line(line) {
                 if lo <= at && at < hi {
                     if !reserved {
-                        return false;
+                        return Some(false);
                     }
                     at = hi;
                     if at >= end {
-                        return true;
+                        return Some(true);
                     }
                 }
             }
@@ -667,7 +790,7 @@ fn is_reservation(start: usize, len: usize) -> bool {
             have -= from;
         }
         if n == 0 {
-            return false;
+            return Some(false);
         }
     }
 }

@@ -406,21 +406,20 @@ pub(crate) fn reserve_at(addr: usize, len: usize) -> SysResult<()> {
 /// # Safety
 /// The range must be the caller's: reserved by it, or mapped by it over what it had reserved; and nobody uses it any more.
 pub(crate) unsafe fn reserve_over(addr: usize, len: usize) -> SysResult<()> {
-    map(
-        addr,
-        len,
-        libc::PROT_NONE,
-        RESERVED | libc::MAP_FIXED,
-        -1,
-        0,
-    )
-    .map(drop)
+    let flags = RESERVED | libc::MAP_FIXED;
+    map(addr, len, libc::PROT_NONE, flags, -1, 0).map(drop)
 }
 
-/// Makes the ends of a range ends of address ranges of the kernel's, by a flag that has no other effect here.
+/// Makes the ends of a range of mapped files ends of address ranges of the kernel's, by a flag that
+/// has no other effect while they are about to be unmapped. What follows this in the range may
+/// still be what it was when it fails.
 pub(crate) fn split_off(addr: usize, len: usize) -> SysResult<()> {
     // SAFETY: the advice concerns core dumps only.
-    check(unsafe { libc::madvise(addr as *mut _, len, libc::MADV_DONTDUMP) })
+    check(unsafe { libc::madvise(addr as *mut _, len, libc::MADV_DONTDUMP) }).map_err(|e| match e {
+        // What a lack of ranges is called here.
+        libc::EAGAIN => libc::ENOMEM,
+        e => e,
+    })
 }
 
 /// Takes [`split_off`] back.

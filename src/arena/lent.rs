@@ -91,6 +91,7 @@ impl Lent {
     }
 
     /// Maps a range of a source at a place that is free. `None` when the program was faster there.
+    /// `stuck`: for a mapping that is not what was asked for and cannot be ended now.
     pub(crate) fn map(
         &self,
         source: &Source,
@@ -98,6 +99,7 @@ impl Lent {
         wish: &Wish,
         granularity: Granularity,
         required: Granularity,
+        stuck: &mut Option<Map>,
     ) -> Result<Option<Map>> {
         let (len, offset) = (wish.len, wish.offset);
         let Some(map) = self.reservation.map(source, at, len, offset, required)? else {
@@ -107,13 +109,15 @@ impl Lent {
         if found == Some(granularity) && map.extent() == (at, len) {
             return Ok(Some(map));
         }
-        // What cannot be undone stays in the reservation, out of the way.
-        let _ = Map::delete(&mut Some(map));
-        match found {
-            Some(found) if found != granularity => {
+        *stuck = Some(map);
+        // It is the mismatch that is told: what cannot be ended stays in the reservation, out of
+        // the way, for another try.
+        match (Map::delete(stuck), found) {
+            (_, Some(found)) if found != granularity => {
                 Err(Error::GranularityMismatch(granularity, found))
             }
-            _ => Err(Error::CannotFit(len)),
+            (Err(e), _) => Err(e),
+            (Ok(()), _) => Err(Error::CannotFit(len)),
         }
     }
 }

@@ -51,7 +51,7 @@ fn many_small_places_fill_without_a_look_at_all_of_them() {
     let mut arena = Arena::new().unwrap();
     arena.prepare(1).unwrap();
     let base = arena.place(&wish(page)).unwrap();
-    let end = arena.piece_end(base);
+    let end = base + arena.pieces[0].size;
     arena.take(base, end - base);
     for i in 0..COUNT {
         arena.prepare(1).unwrap();
@@ -149,16 +149,128 @@ fn large_parts_take_few_pieces() {
 fn a_reservation_is_recognised_in_proc_maps() {
     let page = sys::page_size();
     let a = sys::reserve(8 * page, None).unwrap();
-    assert!(is_reservation(a, 8 * page));
-    assert!(is_reservation(a + page, page));
+    assert_eq!(is_reservation(a, 8 * page), Some(true));
+    assert_eq!(is_reservation(a + page, page), Some(true));
     // SAFETY: reserved above.
     unsafe { sys::unmap(a + 4 * page, page) };
-    assert!(!is_reservation(a, 8 * page));
+    assert_eq!(is_reservation(a, 8 * page), Some(false));
     let b = sys::map_zeroed(page).unwrap();
-    assert!(!is_reservation(b, page));
+    assert_eq!(is_reservation(b, page), Some(false));
     // SAFETY: mapped above.
     unsafe {
         sys::unmap(b, page);
         sys::unmap(a, 8 * page);
     }
+}
+
+/// Runs a test in a process without other threads, who might map something where the test has
+/// unmapped.
+fn alone(test: fn()) {
+    // SAFETY: the child has this thread only, and ends without returning.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            let done = std::panic::catch_unwind(test);
+            libc::_exit(i32::from(done.is_err()));
+        }
+        let mut status = 0;
+        assert_eq!(libc::waitpid(child, &mut status, 0), child);
+        assert_eq!(status, 0);
+    }
+}
+
+/// Memory of the program's, where nothing else is.
+fn foreign(at: usize, len: usize) -> bool {
+    sys::reserve_at(at, len).is_ok()
+}
+
+fn is_mapped(at: usize, len: usize) -> bool {
+    // SAFETY: a range of nothing; what could be mapped goes again.
+    sys::reserve_at(at, len)
+        .map(|()| unsafe { sys::unmap(at, len) })
+        .is_err()
+}
+
+#[test]
+fn what_others_have_is_given_up_and_what_nobody_has_is_not() {
+    alone(|| {
+        let page = sys::page_size();
+        let mut arena = Arena::new().unwrap();
+        arena.prepare(8).unwrap();
+        let base = arena.place(&wish(8 * page)).unwrap();
+        let place = |n: usize| base + n * page;
+        // Parts, with two pages free among them and all of the piece behind.
+        arena.take(base, 8 * page);
+        arena.give(place(2), place(4));
+        // SAFETY: nothing is mapped there, and nobody uses it.
+        unsafe { sys::try_unmap(base, 8 * page).unwrap() };
+        // Somebody takes one free page and one that was not.
+        assert!(foreign(place(3), page) && foreign(place(6), page));
+        // SAFETY: the arena's until now.
+        unsafe { arena.give_unmapped(base, place(8)) };
+        assert!(arena.all_free(base, place(2)) && arena.is_free(place(1), &wish(page)));
+        assert!(!arena.is_vacant(place(2)) && !arena.is_vacant(place(3)));
+        assert!(!arena.all_free(place(1), place(5)) && !arena.is_vacant(place(6)));
+        let size = arena.pieces[0].size;
+        assert!(arena.all_free(place(8), base + size));
+        for len in (1..40).chain([1000]) {
+            arena.prepare(1).unwrap();
+            let at = arena.place(&wish(len * page)).unwrap();
+            assert!(at + len * page <= place(2) || at >= place(8), "{len}");
+            arena.take(at, len * page);
+        }
+        // The one goes, and its place is had again when room is needed there; the other stays.
+        // SAFETY: mapped above.
+        unsafe { sys::unmap(place(3), page) };
+        assert!(arena.regain(0, usize::MAX));
+        assert!(arena.all_free(place(2), place(4)) && !arena.regain(0, usize::MAX));
+        // SAFETY: nothing is mapped there.
+        unsafe { arena.release() };
+        assert!(is_mapped(place(6), page) && !is_mapped(base, 6 * page));
+        assert!(!is_mapped(place(7), size - 7 * page));
+        // SAFETY: mapped above.
+        unsafe { sys::unmap(place(6), page) };
+    });
+}
+
+#[test]
+fn a_piece_that_lies_where_another_gave_up_is_apart_from_it() {
+    alone(|| {
+        let page = sys::page_size();
+        let mut arena = Arena::new().unwrap();
+        arena.prepare(8).unwrap();
+        let base = arena.place(&wish(64 * page)).unwrap();
+        let place = |n: usize| base + n * page;
+        arena.take(base, 64 * page);
+        // SAFETY: nothing is mapped there, and nobody uses it.
+        unsafe { sys::try_unmap(place(8), 32 * page).unwrap() };
+        assert!(foreign(place(39), page));
+        // SAFETY: the arena's until now.
+        unsafe { arena.give_unmapped(place(8), place(40)) };
+        arena.give(base, place(8));
+        arena.give(place(40), place(64));
+        // A further piece happens to get the room in the middle.
+        sys::reserve_at(place(8), 31 * page).unwrap();
+        arena.pieces.push(Piece {
+            base: place(8),
+            size: 31 * page,
+            reach: 31 * page,
+            log: None,
+        });
+        RESERVED.fetch_add(31 * page, Ordering::Relaxed);
+        PIECES.fetch_add(1, Ordering::Relaxed);
+        arena.give(place(8), place(39));
+        assert_eq!(arena.hole_at(place(8)), Some((place(8), 31 * page)));
+        assert_eq!(arena.hole_at(place(7)), Some((base, 8 * page)));
+        assert!(!arena.is_free(place(8), &wish(page)));
+        assert!(arena.is_free(place(9), &wish(page)));
+        assert!(!arena.share_piece(place(7), place(8)) && arena.share_piece(place(7), place(40)));
+        let size = arena.pieces[0].size;
+        // SAFETY: nothing is mapped there.
+        unsafe { arena.release() };
+        assert!(is_mapped(place(39), page) && !is_mapped(base, 39 * page));
+        assert!(!is_mapped(place(40), size - 40 * page));
+        // SAFETY: mapped above.
+        unsafe { sys::unmap(place(39), page) };
+    });
 }

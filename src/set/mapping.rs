@@ -267,6 +267,7 @@ impl Core {
                 place
             }
             Some(_alone) => loop {
+                inner.arena.reserve_left(1)?;
                 let place = self.place(inner, &wish, coalescing)?;
                 inner.arena.prepare_log(place.0, &wish)?;
                 if let Some(map) = self.map_lent(inner, part, &wish, place.0, granularity)? {
@@ -339,7 +340,7 @@ impl Core {
     /// Maps a part in lent space, through libpmem2. `None` when the program was faster there.
     fn map_lent(
         &self,
-        inner: &Inner,
+        inner: &mut Inner,
         part: &Part,
         wish: &Wish,
         at: usize,
@@ -350,7 +351,12 @@ impl Core {
         // Not the program's own source: it may be gone, though its file is open.
         let source = part.file.pmem2_source()?;
         let source = source.ok_or(Error::Pmem2Missing(WHAT))?;
-        lent.map(source, at, wish, granularity, self.required)
+        let mut stuck = None;
+        let mapped = lent.map(source, at, wish, granularity, self.required, &mut stuck);
+        if let Some(map) = stuck {
+            inner.arena.leave(map);
+        }
+        mapped
     }
 }
 

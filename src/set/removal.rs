@@ -105,8 +105,11 @@ struct Target {
 
 /// What is to be removed.
 struct Plan {
-    /// Pieces of it which are in one piece of the arena each.
+    /// Pieces of it which are in one piece of the arena each, and consist of parts and free places
+    /// alone.
     spans: Vec<(usize, usize)>,
+    /// How many runs of parts with nothing between them there are.
+    runs: usize,
     /// Room for what observers will be told of the parts that count in the shutdown state of their source.
     uncounted: Uncounted,
 }
@@ -285,7 +288,7 @@ impl Core {
             ranges.iter().any(any)
         };
         let mut plan = plan(inner, ranges, self.tells_removals())?;
-        inner.arena.prepare(plan.spans.len())?;
+        inner.arena.prepare(2 * plan.runs)?;
         // What goes as a whole needs nothing more.
         let splits = others
             .iter()
@@ -441,34 +444,35 @@ fn unclaim(targets: &[Target]) {
 }
 
 fn plan(inner: &Inner, ranges: &[(usize, usize)], told: bool) -> Result<Plan> {
-    let mut spans = Vec::new();
-    let mut counted = 0;
+    let mut spans: Vec<(usize, usize)> = Vec::new();
+    let (mut runs, mut counted) = (0, 0);
     for &(lo, hi) in ranges {
-        let mut at = lo;
-        while let Some(part) = parts_in(inner, at, hi).next() {
-            let limit = inner.arena.piece_end(part.start).min(hi);
-            at = part.start + part.len;
-            if at < limit {
-                let (start, last) = inner
-                    .parts
-                    .floor(limit - 1, &Locked)
-                    .unwrap_or(None)
-                    .ok_or(Error::PartNotFound)?;
-                at = start + inner.mapped((start, last)).len;
+        let mut before = None;
+        for part in parts_in(inner, lo, hi) {
+            // What lies between two parts may be somebody else's by now.
+            let arena = &inner.arena;
+            let goes_on = before.is_some_and(|at| {
+                arena.share_piece(at - 1, part.start) && arena.all_free(at, part.start)
+            });
+            runs += usize::from(!(goes_on && before == Some(part.start)));
+            let end = part.start + part.len;
+            before = Some(end);
+            match spans.last_mut() {
+                Some(span) if goes_on => span.1 = end,
+                _ => mem::try_push(&mut spans, (part.start, end))?,
             }
-            mem::try_push(&mut spans, (part.start, at))?;
-        }
-        if told {
-            counted += parts_in(inner, lo, hi)
-                .filter(|part| part.counted.load(Ordering::Relaxed))
-                .count();
+            counted += usize::from(told && part.counted.load(Ordering::Relaxed));
         }
     }
     let mut uncounted = Vec::new();
     uncounted
         .try_reserve(counted)
         .map_err(|_| Error::OutOfMemory("list"))?;
-    Ok(Plan { spans, uncounted })
+    Ok(Plan {
+        spans,
+        runs,
+        uncounted,
+    })
 }
 
 /// Turns the spans back into reserved address space, all or, after a failure, none.
@@ -479,9 +483,7 @@ fn unmap(inner: &mut Inner, plan: &Plan) -> Result<()> {
         // that every span is made of whole ranges.
         for (i, span) in plan.spans.iter().enumerate() {
             if let Err(e) = sys::split_off(span.0, span.1 - span.0) {
-                for done in &plan.spans[..i] {
-                    sys::split_undo(done.0, done.1 - done.0);
-                }
+                undo_spans(inner, &plan.spans[..=i]);
                 return Err(no_room(*span, e));
             }
         }
@@ -489,24 +491,21 @@ fn unmap(inner: &mut Inner, plan: &Plan) -> Result<()> {
     for (i, span) in plan.spans.iter().enumerate() {
         let around = inner.arena.around(span.0, span.1);
         let (lo, hi) = inner.arena.reserve_span(*span, around);
-        // SAFETY: the parts are the set's own, mapped over its arena, with nobody holding a reference.
-        match unsafe { sys::reserve_over(lo, hi - lo) } {
-            Ok(()) => inner.arena.give_all(around),
-            // At the limit of ranges, or of locked memory, the kernel refuses every mmap; it still unmaps what is whole
-            // ranges. What is gone then is reserved again, unless somebody was faster.
-            Err(libc::ENOMEM | libc::EAGAIN)
-                // SAFETY: as above.
-                if unsafe { sys::try_unmap(span.0, span.1 - span.0) }.is_ok() =>
-            {
-                if sys::reserve_at(span.0, span.1 - span.0).is_ok() {
-                    inner.arena.give(span.0, span.1);
-                } else {
-                    inner.arena.lost(span.0, span.1 - span.0);
-                }
-            }
+        // SAFETY: the parts are the set's own, mapped over its arena, with nobody holding a
+        // reference; all else in the span and around it is free space of the arena.
+        if unsafe { sys::reserve_over(lo, hi - lo) }.is_ok() {
+            inner.arena.give_all(around);
+            continue;
+        }
+        // At the limit of ranges, or of locked memory, the kernel refuses every mmap; it still
+        // unmaps what is whole ranges.
+        // SAFETY: as above.
+        match unsafe { sys::try_unmap(span.0, span.1 - span.0) } {
+            // SAFETY: all of it was the arena's until now.
+            Ok(()) => unsafe { inner.arena.give_unmapped(span.0, span.1) },
             Err(e) if i == 0 => {
-                for span in plan.spans.iter().filter(|_| plan.spans.len() > 1) {
-                    sys::split_undo(span.0, span.1 - span.0);
+                if plan.spans.len() > 1 {
+                    undo_spans(inner, &plan.spans);
                 }
                 return Err(no_room(*span, e));
             }
@@ -515,6 +514,30 @@ fn unmap(inner: &mut Inner, plan: &Plan) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The first parts in a range that have nothing between them, from end to end.
+fn next_run(inner: &Inner, lo: usize, hi: usize) -> Option<(usize, usize)> {
+    let start = parts_in(inner, lo, hi).next()?.start;
+    let mut end = start;
+    for part in parts_in(inner, lo, hi) {
+        if part.start != end {
+            break;
+        }
+        end += part.len;
+    }
+    Some((start, end))
+}
+
+/// Takes the marks of spans back.
+fn undo_spans(inner: &Inner, spans: &[(usize, usize)]) {
+    for &(lo, hi) in spans {
+        let mut at = lo;
+        while let Some((start, end)) = next_run(inner, at, hi) {
+            sys::split_undo(start, end - start);
+            at = end;
+        }
+    }
 }
 
 /// Ends the mappings in lent space, all or, after a failure, none.
@@ -530,7 +553,7 @@ fn unmap_lent(inner: &mut Inner, ranges: &[(usize, usize)]) -> Result<()> {
         for (i, part) in parts_of(inner, ranges).step_by(2).enumerate() {
             if let Err(e) = sys::split_off(part.start, part.len) {
                 let error = Error::NoRoom(part.len, e);
-                undo_split(inner, ranges, i);
+                undo_split(inner, ranges, i + 1);
                 return Err(error);
             }
         }
