@@ -7,8 +7,12 @@
 //! make filling them quadratic.
 //! A piece that has become too small for a run of parts grows in place; so that there is room for that, it is put well below
 //! what is mapped already, since the kernel puts what comes next right there.
-//! The reservation asks for no MADV_DONTDUMP: memory that was never touched is not dumped, and a freed place would have
-//! to be marked again, with a further system call, to become one range with its neighbours.
+//!
+//! What is reserved is left out of core dumps (MADV_DONTDUMP), once for a piece. A place that is
+//! freed is reserved anew and is not, so that it is a range of the kernel's apart from its
+//! neighbours; asking for it at every removal would be a third system call there. So one small
+//! range of an arena may be without, at the start of the free place that it is in. It is where the
+//! next part goes, most often.
 //!
 //! At the limits of the process a place can be lost for a while: what was mapped there is gone, and
 //! it cannot be reserved again. Others may put their own memory there then, so it is no free place
@@ -41,6 +45,8 @@ const PARTS: usize = 16;
 const WORTH: usize = 8;
 /// A reservation is not made smaller than this for the sake of other sets.
 const SMALL: usize = GIB / 16;
+/// Free space that shows in core dumps: so much at most.
+const SHOWN: usize = 1 << 20;
 /// A further reservation of an arena is a quarter of those before it at least, so that there are few.
 const QUARTER: usize = 4;
 
@@ -116,6 +122,8 @@ pub(crate) struct Arena {
     current: usize,
     /// About the length of the largest free place: what was found when it was looked for last, or given back since.
     largest: usize,
+    /// A range of free space that shows in the core dumps of debuggers.
+    shown: (usize, usize),
     /// Ranges within the pieces that may be somebody else's.
     given_up: Vec<GivenUp>,
     leaked: bool,
@@ -132,6 +140,7 @@ impl Arena {
             holes: Tree::new()?,
             current: 0,
             largest: 0,
+            shown: (0, 0),
             given_up: Vec::new(),
             leaked: false,
             lent: None,
@@ -420,6 +429,20 @@ impl Arena {
         if self.current == hole {
             self.current = end;
         }
+        let (from, to) = self.shown;
+        if start < to && from < end {
+            self.shown = if end < to { (end, to) } else { (0, 0) };
+            self.hide((from, start));
+        }
+    }
+
+    /// Leaves a range of free space out of core dumps, if it is one, and its free place as a whole,
+    /// in which a try at the limit of address ranges may have failed before.
+    fn hide(&self, (from, to): (usize, usize)) {
+        let hole = (from < to).then(|| self.hole_at(from)).flatten();
+        if let Some((start, size)) = hole {
+            sys::leave_out_of_dumps(start, size);
+        }
     }
 
     /// The range that is worth reserving anew when `start..end` becomes free, a part of the free place `around`: with the
@@ -484,6 +507,25 @@ impl Arena {
             None => self.holes.insert(lo, hi - lo),
         }
         self.largest = self.largest.max(hi - lo);
+    }
+
+    /// The same for a range of which `anew` has just been reserved again, over what was mapped
+    /// there.
+    pub(crate) fn give_anew(&mut self, around: (usize, usize), anew: (usize, usize)) {
+        self.give_all(around);
+        let (from, to) = self.shown;
+        // Whatever is between the two would be a range of its own.
+        let joins = from >= around.0 && to <= around.1 && from <= anew.1 && anew.0 <= to;
+        if joins {
+            self.shown = (from.min(anew.0), to.max(anew.1));
+        } else {
+            self.hide(self.shown);
+            self.shown = anew;
+        }
+        if self.shown.0 > around.0 || self.shown.1 - self.shown.0 > SHOWN {
+            self.hide(self.shown);
+            self.shown = (0, 0);
+        }
     }
 
     /// How much to ask for: generous, but within this process's means.

@@ -375,11 +375,12 @@ fn map(addr: usize, len: usize, prot: i32, flags: i32, fd: RawFd, offset: u64) -
     }
 }
 
-/// Reserves address space that nothing can be stored in. It costs no memory, and it does not show in core dumps, since
-/// nothing of it is ever touched.
+/// Reserves address space that nothing can be stored in. It costs no memory.
 /// `near`: where, if that is free.
 pub(crate) fn reserve(len: usize, near: Option<usize>) -> SysResult<usize> {
-    map(near.unwrap_or(0), len, libc::PROT_NONE, RESERVED, -1, 0)
+    let addr = map(near.unwrap_or(0), len, libc::PROT_NONE, RESERVED, -1, 0)?;
+    leave_out_of_dumps(addr, len);
+    Ok(addr)
 }
 
 /// Reserves exactly this range, if nobody has any of it.
@@ -393,6 +394,7 @@ pub(crate) fn reserve_at(addr: usize, len: usize) -> SysResult<()> {
         0,
     )?;
     if got == addr {
+        leave_out_of_dumps(addr, len);
         return Ok(());
     }
     // A kernel before 4.17 takes the flag for a hint.
@@ -401,13 +403,22 @@ pub(crate) fn reserve_at(addr: usize, len: usize) -> SysResult<()> {
     Err(libc::EEXIST)
 }
 
-/// Turns a range back into reserved address space, whatever is mapped there.
+/// Turns a range back into reserved address space, whatever is mapped there. It shows in the dumps
+/// of debuggers until [`leave_out_of_dumps`] has had it.
 ///
 /// # Safety
 /// The range must be the caller's: reserved by it, or mapped by it over what it had reserved; and nobody uses it any more.
 pub(crate) unsafe fn reserve_over(addr: usize, len: usize) -> SysResult<()> {
     let flags = RESERVED | libc::MAP_FIXED;
     map(addr, len, libc::PROT_NONE, flags, -1, 0).map(drop)
+}
+
+/// Leaves a range of the caller's own out of core dumps. The kernel leaves out what was never
+/// touched without being asked, but a debugger that writes a dump reads what cannot be read by the
+/// program, too, page by page.
+pub(crate) fn leave_out_of_dumps(addr: usize, len: usize) {
+    // SAFETY: the advice concerns core dumps only. Without it they are large, and that is all.
+    unsafe { libc::madvise(addr as *mut _, len, libc::MADV_DONTDUMP) };
 }
 
 /// Makes the ends of a range of mapped files ends of address ranges of the kernel's, by a flag that
@@ -422,7 +433,7 @@ pub(crate) fn split_off(addr: usize, len: usize) -> SysResult<()> {
     })
 }
 
-/// Takes [`split_off`] back.
+/// Takes [`split_off`] back, for mapped files only: reserved address space would show in dumps.
 pub(crate) fn split_undo(addr: usize, len: usize) {
     // SAFETY: as above. What fails leaves a range out of core dumps.
     unsafe { libc::madvise(addr as *mut _, len, libc::MADV_DODUMP) };
@@ -549,7 +560,8 @@ pub(crate) unsafe fn map_file(
     )
 }
 
-/// Memory of our own that is zero and takes no room until it is touched, page by page.
+/// Memory of our own that is zero and takes no room until it is touched, page by page. It is left
+/// out of core dumps: a debugger would read all of it.
 pub(crate) fn map_zeroed(len: usize) -> SysResult<usize> {
     let addr = map(0, len, libc::PROT_NONE, RESERVED, -1, 0)?;
     let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -563,6 +575,7 @@ pub(crate) fn map_zeroed(len: usize) -> SysResult<usize> {
         }
         libc::madvise(addr as *mut _, len, libc::MADV_NOHUGEPAGE);
     }
+    leave_out_of_dumps(addr, len);
     Ok(addr)
 }
 

@@ -274,3 +274,38 @@ fn a_piece_that_lies_where_another_gave_up_is_apart_from_it() {
         unsafe { sys::unmap(place(39), page) };
     });
 }
+
+#[test]
+fn a_freed_place_is_one_range_with_what_is_around_it_sooner_or_later() {
+    let page = sys::page_size();
+    let mut arena = Arena::new().unwrap();
+    arena.prepare(8).unwrap();
+    let base = arena.place(&wish(64 * page)).unwrap();
+    arena.take(base, 64 * page);
+    let free = |arena: &mut Arena, from: usize, to: usize| {
+        let (from, to) = (base + from * page, base + to * page);
+        arena.prepare(1).unwrap();
+        let around = arena.around(from, to);
+        // SAFETY: reserved by the arena.
+        unsafe { sys::reserve_over(from, to - from).unwrap() };
+        arena.give_anew(around, (from, to));
+        let pages = |at: usize| at.wrapping_sub(base) / page;
+        (pages(arena.shown.0), pages(arena.shown.1))
+    };
+    assert_eq!(free(&mut arena, 8, 10), (8, 10));
+    assert_eq!(free(&mut arena, 10, 12), (8, 12), "next to it");
+    assert_eq!(free(&mut arena, 6, 8), (6, 12), "on either side");
+    arena.prepare(1).unwrap();
+    arena.take(base + 6 * page, page);
+    assert_eq!(arena.shown, (base + 7 * page, base + 12 * page));
+    arena.take(base + 8 * page, page);
+    assert_eq!(arena.shown, (base + 9 * page, base + 12 * page));
+    arena.take(base + 11 * page, page);
+    assert_eq!(arena.shown, (0, 0));
+    assert_eq!(free(&mut arena, 20, 21), (20, 21));
+    assert_eq!(free(&mut arena, 30, 31), (30, 31), "one range at most");
+    free(&mut arena, 21, 22);
+    assert_eq!(arena.shown, (0, 0), "not behind what is hidden already");
+    // SAFETY: nothing is mapped there.
+    unsafe { arena.release() };
+}

@@ -494,7 +494,7 @@ fn unmap(inner: &mut Inner, plan: &Plan) -> Result<()> {
         // SAFETY: the parts are the set's own, mapped over its arena, with nobody holding a
         // reference; all else in the span and around it is free space of the arena.
         if unsafe { sys::reserve_over(lo, hi - lo) }.is_ok() {
-            inner.arena.give_all(around);
+            inner.arena.give_anew(around, (lo, hi));
             continue;
         }
         // At the limit of ranges, or of locked memory, the kernel refuses every mmap; it still
@@ -529,7 +529,7 @@ fn next_run(inner: &Inner, lo: usize, hi: usize) -> Option<(usize, usize)> {
     Some((start, end))
 }
 
-/// Takes the marks of spans back.
+/// Takes the marks of spans back: those of the parts, since free space in them is marked always.
 fn undo_spans(inner: &Inner, spans: &[(usize, usize)]) {
     for &(lo, hi) in spans {
         let mut at = lo;
