@@ -69,19 +69,24 @@ pub(crate) struct Wish {
 }
 
 impl Wish {
-    /// Large parts begin where large pages can map them.
+    /// What addresses are congruent to the offset by, if there is room: large parts begin where
+    /// large pages can map them.
     fn modulus(&self) -> usize {
         let wanted = match self.len {
             len if len >= 2 * GIB => GIB,
             len if len >= 2 << 20 => 2 << 20,
-            _ => sys::page_size(),
+            _ => 1,
         };
-        wanted.max(self.align)
+        wanted.max(self.least_modulus())
+    }
+
+    /// The same by what there has to be.
+    fn least_modulus(&self) -> usize {
+        self.align.max(sys::page_size())
     }
 
     /// The first address from `addr` on that is congruent to the offset.
-    fn fit(&self, addr: usize) -> Option<usize> {
-        let modulus = self.modulus();
+    fn fit(&self, addr: usize, modulus: usize) -> Option<usize> {
         let want = (self.offset % modulus as u64) as usize;
         let have = addr % modulus;
         addr.checked_add((want + modulus - have) % modulus)
@@ -198,40 +203,49 @@ impl Arena {
         if self.lent.is_some() {
             return self.place_lent(wish);
         }
-        if let Some(at) = self.find(wish) {
+        // Large pages are worth looking for, and no reason to fail.
+        let (best, least) = (wish.modulus(), wish.least_modulus());
+        match self.place_by(wish, best) {
+            Err(_) if least < best => self.place_by(wish, least),
+            result => result,
+        }
+    }
+
+    fn place_by(&mut self, wish: &Wish, modulus: usize) -> Result<usize> {
+        if let Some(at) = self.find(wish, modulus) {
             return Ok(at);
         }
         if self.regain(0, usize::MAX) {
-            if let Some(at) = self.find(wish) {
+            if let Some(at) = self.find(wish, modulus) {
                 return Ok(at);
             }
         }
-        self.grow(wish)
+        self.grow(wish, modulus)
     }
 
     /// A free place in what is reserved.
-    fn find(&mut self, wish: &Wish) -> Option<usize> {
+    fn find(&mut self, wish: &Wish, modulus: usize) -> Option<usize> {
         if let Some((start, len)) = self.hole_at(self.current) {
-            if let Some(at) = fits(start, len, wish) {
+            if let Some(at) = fits(start, len, wish, modulus) {
                 return Some(at);
             }
         }
         let (start, at) = if self.largest / wish.len.max(1) >= self.holes.len() / WORTH {
-            self.find_largest(wish)
+            self.find_largest(wish, modulus)
         } else {
-            self.find_next(wish)
+            self.find_next(wish, modulus)
         }?;
         self.current = start;
         Some(at)
     }
 
     /// The largest free place that has room for a part, and where in it the part goes.
-    fn find_largest(&mut self, wish: &Wish) -> Option<(usize, usize)> {
+    fn find_largest(&mut self, wish: &Wish, modulus: usize) -> Option<(usize, usize)> {
         let mut best = None;
         let mut most = 0;
         self.holes.walk(0, |start, len| {
             if len > most {
-                if let Some(at) = fits(start, len, wish) {
+                if let Some(at) = fits(start, len, wish, modulus) {
                     best = Some((start, at));
                     most = len;
                 }
@@ -243,11 +257,11 @@ impl Arena {
     }
 
     /// The first free place from the current one on that has room, or else from the start on.
-    fn find_next(&self, wish: &Wish) -> Option<(usize, usize)> {
+    fn find_next(&self, wish: &Wish, modulus: usize) -> Option<(usize, usize)> {
         let mut found = None;
         for from in [self.current, 0] {
             self.holes.walk(from, |start, len| {
-                found = fits(start, len, wish).map(|at| (start, at));
+                found = fits(start, len, wish, modulus).map(|at| (start, at));
                 found.is_none()
             });
             if found.is_some() {
@@ -548,20 +562,19 @@ impl Arena {
     }
 
     /// Reserves a further piece that the part fits into.
-    fn grow(&mut self, wish: &Wish) -> Result<usize> {
+    fn grow(&mut self, wish: &Wish, modulus: usize) -> Result<usize> {
         let no_room = |errno| Error::NoRoom(wish.len, errno);
         let page = sys::page_size();
         let exact = wish
-            .modulus()
-            .checked_sub(page)
-            .and_then(|slack| wish.len.checked_add(slack))
+            .len
+            .checked_add(modulus - page)
+            .and_then(|size| size.checked_next_multiple_of(page))
             .ok_or(no_room(libc::ENOMEM))?;
         self.pieces
             .try_reserve(1)
             .map_err(|_| Error::OutOfMemory("reservation"))?;
         self.prepare(1)?;
         // Room for so many parts like this one, and not for half a part more.
-        let exact = exact.next_multiple_of(page);
         let whole = |size: usize| size.max(exact) / exact * exact;
         let mut size = whole(self.next_size(wish, exact));
         let mut room = room_behind(size, wish);
@@ -575,7 +588,7 @@ impl Arena {
                     self.holes.insert(base, size);
                     self.current = base;
                     self.largest = self.largest.max(size);
-                    return fits(base, size, wish).ok_or(no_room(libc::ENOMEM));
+                    return fits(base, size, wish, modulus).ok_or(no_room(libc::ENOMEM));
                 }
                 Err(_) if room > 0 => room = 0,
                 Err(errno) if size <= exact => return Err(no_room(errno)),
@@ -721,8 +734,8 @@ impl Arena {
     }
 }
 
-fn fits(start: usize, len: usize, wish: &Wish) -> Option<usize> {
-    let at = wish.fit(start)?;
+fn fits(start: usize, len: usize, wish: &Wish, modulus: usize) -> Option<usize> {
+    let at = wish.fit(start, modulus)?;
     (at - start < len && len - (at - start) >= wish.len).then_some(at)
 }
 

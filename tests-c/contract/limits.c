@@ -128,6 +128,41 @@ static void limit_as_coalesce(void)
 	IS(pmemset_source_delete(&src), 0);
 }
 
+/* large parts begin where large pages can map them, but need no more address space than they have bytes */
+static void limit_as_large(void)
+{
+	static const size_t mib[] = { 1, 2, 3, 200, 1024, 3000, 5000 };
+	struct pmemset_source *src = NULL;
+
+	IS(pmemset_xsource_from_file(&src, "as-large", PMEMSET_SOURCE_FILE_CREATE_ALWAYS | PMEMSET_SOURCE_FILE_TRUNCATE_IF_NEEDED), 0);
+	for (int coalescing = PMEMSET_COALESCING_NONE; coalescing <= PMEMSET_COALESCING_FULL; coalescing++)
+		for (size_t i = 0; i < sizeof mib / sizeof *mib; i++) {
+			size_t size = mib[i] << 20, more = 256 << 10;
+			struct pmemset *set = new_set();
+			struct pmemset_part_descriptor d;
+			struct rlimit rl;
+
+			IS(pmemset_set_contiguous_part_coalescing(set, (enum pmemset_coalescing)coalescing), 0);
+			/* and the bits for its pages */
+			more += size / page / 8 * 3;
+			MUST(getrlimit(RLIMIT_AS, &rl) == 0);
+			rl.rlim_cur = (rlim_t)status_kb("VmSize:") * 1024 + size + more;
+			MUST(setrlimit(RLIMIT_AS, &rl) == 0);
+			IS(map_part(set, src, 0, size, &d), 0);
+			if (walk(set) == 1) {
+				works(set, d.addr);
+				works(set, (char *)d.addr + size - page);
+				FAILS(map_part(set, src, 0, size, NULL));
+				IS(remove_at(set, d.addr), 0);
+				IS(map_part(set, src, page, size, NULL), 0);
+			}
+			rl.rlim_cur = rl.rlim_max;
+			MUST(setrlimit(RLIMIT_AS, &rl) == 0);
+			IS(pmemset_delete(&set), 0);
+		}
+	IS(pmemset_source_delete(&src), 0);
+}
+
 static void limit_fsize(void)
 {
 	struct pmemset *set = new_set();
@@ -428,6 +463,7 @@ int main(void)
 	}
 	CHILD_GROUP(limit_as, "limits: address space");
 	CHILD_GROUP(limit_as_modest, "limits: address space, room for the program");
+	CHILD_GROUP(limit_as_large, "limits: address space, no more than a large part has");
 	CHILD_GROUP(limit_as_coalesce, "limits: address space, one contiguous run");
 	CHILD_GROUP(limit_fsize, "limits: file size");
 	CHILD_GROUP(limit_nofile, "limits: descriptors");
