@@ -129,6 +129,8 @@ pub enum Error {
     InvalidCoalescing(u32),
     /// A part map is referenced (its address, references).
     PartMapInUse(usize, u32),
+    /// A part map has as many references as can be counted (its address).
+    TooManyReferences(usize),
     /// The reservation has no room (bytes needed).
     CannotFit(usize),
     /// Deep flush failed (address, errno).
@@ -197,7 +199,9 @@ impl Error {
             PartNotFound => codes::PMEMSET_E_PART_NOT_FOUND,
             CannotCoalesce(..) => codes::PMEMSET_E_CANNOT_COALESCE_PARTS,
             InvalidCoalescing(_) => codes::PMEMSET_E_INVALID_COALESCING_VALUE,
-            PartMapInUse(..) => codes::PMEMSET_E_PART_MAP_POSSIBLE_USE_AFTER_DROP,
+            PartMapInUse(..) | TooManyReferences(_) => {
+                codes::PMEMSET_E_PART_MAP_POSSIBLE_USE_AFTER_DROP
+            }
             CannotFit(_) => codes::PMEMSET_E_CANNOT_FIT_PART_MAP,
             DeepFlush(..) => codes::PMEMSET_E_DEEP_FLUSH_FAIL,
             OffsetOutOfRange(_) => codes::PMEMSET_E_OFFSET_OUT_OF_RANGE,
@@ -317,6 +321,10 @@ impl fmt::Display for Error {
             PartMapInUse(addr, refs) => write!(
                 f,
                 "the part map at {addr:#x} is still referenced ({refs} times besides the caller's)"
+            ),
+            TooManyReferences(addr) => write!(
+                f,
+                "the part map at {addr:#x} has as many references as can be counted"
             ),
             CannotFit(len) => write!(f, "the reservation has no free place of {len} bytes"),
             DeepFlush(addr, _) => write!(f, "deep flush of the range at {addr:#x} failed"),

@@ -39,7 +39,7 @@ pub unsafe extern "C" fn pmemset_first_part_map(
     // SAFETY: the caller's promises.
     unsafe {
         found("pmemset_first_part_map", pmap, "pmap", || {
-            Ok(set_arg(set)?.core().find_above(0))
+            set_arg(set)?.core().find_above(0)
         });
     }
 }
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn pmemset_next_part_map(
         found("pmemset_next_part_map", next, "next", || {
             let set = set_arg(set)?;
             let current = slot_arg(cur, "cur")?;
-            Ok(set.core().find_above(current.as_ref().start()))
+            set.core().find_above(current.as_ref().start())
         });
     }
 }
@@ -164,4 +164,60 @@ pub unsafe extern "C" fn pmemset_remove_range(
         set.remove_range(addr as usize, len)
     });
     end("pmemset_remove_range", removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use super::super::error::pmemset_errormsg;
+    use super::*;
+    use crate::set::{Part, Set};
+    use crate::{Config, Error, Granularity, Source};
+
+    #[test]
+    fn a_walk_that_cannot_go_on_says_so() {
+        let page = crate::sys::page_size();
+        let mut config = Config::new();
+        config.set_required_granularity(Granularity::Page);
+        let set = Set::new(&config).unwrap();
+        let source = Source::temporary(c".").unwrap();
+        let part = Part::new(&source, 0, page).unwrap();
+        let mut at: Vec<usize> = (0..3).map(|_| set.map(&part).unwrap().addr).collect();
+        at.sort_unstable();
+        let this: *mut pmemset = set.as_raw().as_ptr().cast();
+        let middle = set.core().find(at[1]).unwrap();
+        let message = || {
+            // SAFETY: this thread's message.
+            unsafe { CStr::from_ptr(pmemset_errormsg()) }
+                .to_str()
+                .unwrap()
+        };
+        // SAFETY: the set lives, and every reference that is used has been taken.
+        unsafe {
+            let (mut first, mut next) = (null_mut(), null_mut());
+            pmemset_first_part_map(this, &mut first);
+            let full = middle.as_ref().take_all();
+            let error = Error::TooManyReferences(at[1]);
+            assert_eq!(
+                pmemset_part_map_by_address(this, &mut next, at[1] as *mut c_void),
+                error.code()
+            );
+            assert!(next.is_null());
+            super::super::error::set_message(&Error::NullPath);
+            next = first;
+            pmemset_next_part_map(this, first, &mut next);
+            assert!(next.is_null());
+            assert_eq!(message(), error.to_string());
+            assert!(set.part_maps().count() == 1 && set.part_map(at[2]).is_ok());
+            middle.as_ref().give_all_but(full);
+            pmemset_next_part_map(this, first, &mut next);
+            assert_eq!(next.cast(), middle.as_ptr());
+            assert_eq!(set.part_maps().count(), 3);
+            for mut map in [first, next, middle.as_ptr().cast()] {
+                pmemset_part_map_drop(&mut map);
+            }
+        }
+        set.delete().unwrap();
+    }
 }

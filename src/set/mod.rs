@@ -283,23 +283,24 @@ impl Set {
         self.core().find(addr).map(PartMap::new)
     }
 
-    /// The part map with the lowest address.
+    /// The part map with the lowest address. None is found that has 2^28 references already, which
+    /// [`part_map`](Self::part_map) returns as an error.
     pub fn first(&self) -> Option<PartMap<'_>> {
-        self.core().find_above(0).map(PartMap::new)
+        let found = self.core().find_above(0).ok()?;
+        found.map(PartMap::new)
     }
 
-    /// The part map behind another in address order.
+    /// The part map behind another in address order, as [`first`](Self::first) finds it.
     pub fn next(&self, current: &PartMap<'_>) -> Option<PartMap<'_>> {
-        self.core()
-            .find_above(current.extent().addr)
-            .map(PartMap::new)
+        let found = self.core().find_above(current.extent().addr).ok()?;
+        found.map(PartMap::new)
     }
 
     /// All part maps, in address order. Those that come and go meanwhile may be among them or not.
     pub fn part_maps(&self) -> impl Iterator<Item = PartMap<'_>> {
         let mut above = 0;
         std::iter::from_fn(move || {
-            let map = PartMap::new(self.core().find_above(above)?);
+            let map = PartMap::new(self.core().find_above(above).ok()??);
             above = map.extent().addr;
             Some(map)
         })
@@ -365,7 +366,7 @@ impl Core {
         match word.take() {
             Taken::Yes => Some(Ok(slot)),
             Taken::Changed | Taken::Claimed => None,
-            Taken::Full => Some(Err(Error::PartMapInUse(addr, s.references() as u32))),
+            Taken::Full => Some(Err(Error::TooManyReferences(s.start()))),
         }
     }
 
@@ -377,9 +378,10 @@ impl Core {
             .unwrap_or(Err(Error::PartMapNotFound(addr)))
     }
 
-    /// Finds the part map with the smallest address above `addr` and takes a reference.
+    /// Finds the part map with the smallest address above `addr` and takes a reference. One to which
+    /// none can be taken ends a walk: it must not be passed over.
     #[inline]
-    pub(crate) fn find_above(&self, addr: usize) -> Option<NonNull<Slot>> {
+    pub(crate) fn find_above(&self, addr: usize) -> Result<Option<NonNull<Slot>>> {
         for _ in 0..TRIES {
             let Some(reading) = self.version.begin() else {
                 std::hint::spin_loop();
@@ -388,20 +390,25 @@ impl Core {
             let Ok(entry) = self.maps.above(addr, &reading) else {
                 continue;
             };
-            let start = entry?.0;
+            let Some((start, _)) = entry else {
+                return Ok(None);
+            };
             if let Some(found) = self.take(entry, start, &reading) {
-                return found.ok();
+                return found.map(Some);
             }
         }
         let _inner = self.lock();
         let mut at = addr;
         loop {
             let entry = self.maps.above(at, &Locked).unwrap_or(None);
-            at = entry?.0;
+            let Some((start, _)) = entry else {
+                return Ok(None);
+            };
             // One that is being removed is passed over.
-            if let Some(found) = self.take(entry, at, &Locked) {
-                return found.ok();
+            if let Some(found) = self.take(entry, start, &Locked) {
+                return found.map(Some);
             }
+            at = start;
         }
     }
 

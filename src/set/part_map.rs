@@ -226,6 +226,20 @@ impl Slot {
         counts.sum()
     }
 
+    /// Takes all the references that can be counted in this thread's shard; how many there were.
+    #[cfg(test)]
+    pub(crate) fn take_all(&self) -> usize {
+        let word = self.word_of(sync::shard() % SHARDS);
+        word.fetch_or(COUNT, Ordering::AcqRel) & COUNT
+    }
+
+    /// Gives them back but for so many.
+    #[cfg(test)]
+    pub(crate) fn give_all_but(&self, held: usize) {
+        let word = self.word_of(sync::shard() % SHARDS);
+        word.fetch_sub(COUNT - held, Ordering::AcqRel);
+    }
+
     /// Another part map lives here from now on, or none.
     fn renew(&self, flags: usize) {
         let next = self.generation().wrapping_add(GENERATION) | flags;
