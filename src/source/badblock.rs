@@ -261,9 +261,8 @@ impl OpenFile {
             }
             e => Error::Medium("clear a bad block of", bad.offset, e),
         };
-        let bus = region
-            .bus
-            .and_then(|bus| Path::new(format_args!("/dev/ndctl{bus}")))
+        let bus = region.bus;
+        let bus = Path::new(format_args!("/dev/ndctl{bus}"))
             .ok_or(Error::BadBlocksUnsupported("the device's bus is not known"))?;
         let bus = sys::open(bus.as_cstr(), libc::O_RDWR, 0).map_err(failed)?;
         let address = bounds.address.saturating_add(bad.offset as u64);

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::io::Write;
 
+use super::region::{Region, SYS};
 use crate::sys;
 
 const PATH: usize = 160;
@@ -68,40 +69,22 @@ impl DeviceDax {
 
 /// The number of the persistent-memory region that a device (of a file system, or device DAX) is in.
 pub(crate) fn region_of(dev: u64, character: bool) -> Option<u32> {
-    let (major, minor) = (libc::major(dev), libc::minor(dev));
-    let kind = if character { "char" } else { "block" };
-    let mut buffer = [0; 512];
-    let path = Path::new(format_args!("/sys/dev/{kind}/{major}:{minor}"))?;
-    let link = sys::read_link(path.as_cstr(), &mut buffer).ok()?;
-    let text = std::str::from_utf8(link).ok()?;
-    text.split('/')
-        .find_map(|step| step.strip_prefix("region")?.parse().ok())
+    Region::of(SYS, dev, character).map(|region| region.number)
 }
 
-/// Whether the platform flushes CPU caches when the power fails: every region says so, and there is one.
-pub(crate) fn caches_survive_power_failure() -> bool {
-    let mut any = false;
-    // Regions are numbered from 0, with gaps where one was removed.
-    for region in 0..256 {
-        let Some(path) = Path::new(format_args!(
-            "/sys/bus/nd/devices/region{region}/persistence_domain"
-        )) else {
-            return false;
-        };
-        let mut buffer = [0; 32];
-        match sys::read_small(path.as_cstr(), &mut buffer) {
-            Ok(text) if text.trim_ascii() == b"cpu_cache" => any = true,
-            Ok(_) => return false,
-            Err(_) if region_exists(region) => return false,
-            Err(_) => {}
-        }
-    }
-    any
+/// Whether the platform flushes CPU caches to this region when the power fails. One with memory of
+/// several kinds need not do so for all of them.
+pub(crate) fn caches_survive_power_failure(region: u32) -> bool {
+    caches_survive(SYS, region)
 }
 
-fn region_exists(region: u32) -> bool {
-    Path::new(format_args!("/sys/bus/nd/devices/region{region}"))
-        .is_some_and(|path| sys::path_facts(path.as_cstr()).is_ok())
+fn caches_survive(root: &str, region: u32) -> bool {
+    let mut buffer = [0; 32];
+    let domain = line(
+        format_args!("{root}/bus/nd/devices/region{region}/persistence_domain"),
+        &mut buffer,
+    );
+    domain == Some("cpu_cache")
 }
 
 /// Asks the region to write what its platform buffers hold to the medium. A control that is missing or not writable is no
@@ -115,5 +98,36 @@ pub(crate) fn deep_flush_region(region: u32) -> sys::SysResult<()> {
     match sys::open(path.as_cstr(), libc::O_WRONLY, 0) {
         Ok(fd) => sys::write_all(std::os::fd::AsRawFd::as_raw_fd(&fd), b"1"),
         Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::region::tests::Tree;
+    use super::*;
+
+    #[test]
+    fn only_the_region_of_the_device_says_whether_caches_survive() {
+        let tree = Tree::new();
+        let domain = |region: u32, text: &str| {
+            tree.write(
+                &format!("bus/nd/devices/region{region}/persistence_domain"),
+                text,
+            );
+        };
+        let number = tree.region(false).unwrap().number;
+        assert_eq!(number, 3);
+        assert!(!caches_survive(tree.root, 3), "nothing is known");
+        domain(0, "cpu_cache\n");
+        assert!(!caches_survive(tree.root, 3), "another one's");
+        for text in ["", "\n", "memory_controller\n", "cpu_cache and more\n"] {
+            domain(3, text);
+            assert!(!caches_survive(tree.root, 3), "{text}");
+        }
+        domain(0, "memory_controller\n");
+        domain(1, "\n");
+        domain(3, "cpu_cache\n");
+        assert!(caches_survive(tree.root, 3));
+        assert!(!caches_survive(tree.root, 0) && !caches_survive(tree.root, 1));
     }
 }

@@ -437,8 +437,10 @@ impl OpenFile {
             Ok(addr) => {
                 // SAFETY: mapped above, and known to nobody.
                 unsafe { sys::unmap(addr, len) };
-                self.caches_survive
-                    .store(device::caches_survive_power_failure(), Ordering::Relaxed);
+                let survive = self
+                    .region()
+                    .is_some_and(device::caches_survive_power_failure);
+                self.caches_survive.store(survive, Ordering::Relaxed);
                 true
             }
             Err(libc::EOPNOTSUPP | libc::EINVAL) => {

@@ -16,7 +16,7 @@ pub(crate) struct Region {
     root: &'static str,
     pub(super) number: u32,
     /// The bus that the region is on.
-    pub(super) bus: Option<u32>,
+    pub(super) bus: u32,
     /// The namespace, or what stands for it: `namespace0.0`, `pfn0.0`, `dax0.0`.
     holder: Name,
     /// The device's directory, from the root.
@@ -24,7 +24,9 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    /// The region of a device (of a file system, or device DAX); `None` when it is in none.
+    /// The region of a device (of a file system, or device DAX); `None` when it is in none. CXL has
+    /// regions of its own, numbered by themselves, some with device DAX in them: only what is on an
+    /// NVDIMM bus counts.
     pub(super) fn of(root: &'static str, dev: u64, character: bool) -> Option<Region> {
         let (major, minor) = (libc::major(dev), libc::minor(dev));
         let kind = if character { "char" } else { "block" };
@@ -35,11 +37,8 @@ impl Region {
         let mut bus = None;
         let mut steps = text.split('/');
         while let Some(step) = steps.next() {
-            if let Some(number) = step.strip_prefix("ndbus") {
-                bus = number.parse().ok();
-            }
             let region = step.strip_prefix("region").and_then(|n| n.parse().ok());
-            if let Some(number) = region {
+            if let (Some(bus), Some(number)) = (bus, region) {
                 return Some(Region {
                     root,
                     number,
@@ -48,6 +47,7 @@ impl Region {
                     device: Name::from(device.as_cstr()),
                 });
             }
+            bus = step.strip_prefix("ndbus").and_then(|n| n.parse().ok());
         }
         None
     }
@@ -269,12 +269,31 @@ pub(super) mod tests {
         let tree = Tree::new();
         for (character, holder) in [(false, "pfn3.0"), (true, "dax3.0")] {
             let region = tree.region(character).unwrap();
-            assert_eq!((region.number, region.bus), (3, Some(1)));
+            assert_eq!((region.number, region.bus), (3, 1));
             assert_eq!(region.holder.to_string(), holder);
         }
         assert!(Region::of(tree.root, libc::makedev(8, 0), false).is_none());
-        std::os::unix::fs::symlink("../../devices/disk", tree.path("dev/block/8:0")).unwrap();
-        assert!(Region::of(tree.root, libc::makedev(8, 0), false).is_none());
+        let device = |n: u32, kind: &str, place: &str| {
+            let link = tree.path(&format!("dev/{kind}/8:{n}"));
+            std::os::unix::fs::symlink(format!("../../devices/{place}"), link).unwrap();
+            let region = Region::of(tree.root, libc::makedev(8, n), kind == "char");
+            region.map(|r| (r.bus, r.number, r.holder.to_string()))
+        };
+        assert_eq!(device(0, "block", "disk"), None);
+        // Other memory is in regions of its own, which may have the same numbers.
+        let cxl = "platform/ACPI0017:00/root0";
+        let plain = format!("{cxl}/decoder0.0/region3/dax_region3/dax3.0");
+        assert_eq!(device(1, "char", &plain), None);
+        assert_eq!(device(2, "char", "platform/hmem.3/dax3.0"), None);
+        assert_eq!(device(3, "char", "x/ndbus1/dimm0/region3/dax3.0"), None);
+        let bridged =
+            format!("{cxl}/nvdimm-bridge0/ndbus2/region4/namespace4.0/block/pmem4/pmem4p1");
+        assert_eq!(
+            device(4, "block", &bridged),
+            Some((2, 4, "namespace4.0".into()))
+        );
+        let behind = format!("{cxl}/decoder0.0/region3/ndbus2/region5/dax5.0/dax5.0");
+        assert_eq!(device(5, "char", &behind), Some((2, 5, "dax5.0".into())));
     }
 
     #[test]
