@@ -388,19 +388,22 @@ impl Core {
             } else {
                 None
             };
-            match region {
+            let done = match region {
                 Some(region) => device::deep_flush_region(region).map_err(failed)?,
                 None if part.file.is_device() => return Err(failed(libc::ENODEV)),
-                None => {
-                    let page = sys::page_size();
-                    let start = lo / page * page;
-                    part.file
-                        .sync_part(start, hi - start)
-                        .map_err(|errno| match errno {
-                            libc::ENOMEM => Error::OutOfMemory("deep flush"),
-                            errno => failed(errno),
-                        })?;
-                }
+                None => false,
+            };
+            // A device has nothing but the control of its region; for a file there is the file
+            // system.
+            if !done && !part.file.is_device() {
+                let page = sys::page_size();
+                let start = lo / page * page;
+                part.file
+                    .sync_part(start, hi - start)
+                    .map_err(|errno| match errno {
+                        libc::ENOMEM => Error::OutOfMemory("deep flush"),
+                        errno => failed(errno),
+                    })?;
             }
             at = part.start + part.len;
         }

@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 
 use super::region::{Region, SYS};
 use crate::sys;
@@ -87,17 +88,32 @@ fn caches_survive(root: &str, region: u32) -> bool {
     domain == Some("cpu_cache")
 }
 
-/// Asks the region to write what its platform buffers hold to the medium. A control that is missing or not writable is no
-/// failure: it usually belongs to root.
-pub(crate) fn deep_flush_region(region: u32) -> sys::SysResult<()> {
+/// Asks the region to write what its platform buffers hold to the medium. `false`: nothing was
+/// done, since the control is missing or not ours to write. It usually belongs to root.
+pub(crate) fn deep_flush_region(region: u32) -> sys::SysResult<bool> {
+    deep_flush(SYS, region)
+}
+
+fn deep_flush(root: &str, region: u32) -> sys::SysResult<bool> {
     let Some(path) = Path::new(format_args!(
-        "/sys/bus/nd/devices/region{region}/deep_flush"
+        "{root}/bus/nd/devices/region{region}/deep_flush"
     )) else {
         return Err(libc::EINVAL);
     };
-    match sys::open(path.as_cstr(), libc::O_WRONLY, 0) {
-        Ok(fd) => sys::write_all(std::os::fd::AsRawFd::as_raw_fd(&fd), b"1"),
-        Err(_) => Ok(()),
+    let written = sys::open(path.as_cstr(), libc::O_WRONLY, 0)
+        .and_then(|fd| sys::write_all(fd.as_raw_fd(), b"1"));
+    match written {
+        Ok(()) => Ok(true),
+        Err(
+            libc::ENOENT
+            | libc::ENOTDIR
+            | libc::ENODEV
+            | libc::ENXIO
+            | libc::EACCES
+            | libc::EPERM
+            | libc::EROFS,
+        ) => Ok(false),
+        Err(e) => Err(e),
     }
 }
 
@@ -129,5 +145,23 @@ mod tests {
         domain(3, "cpu_cache\n");
         assert!(caches_survive(tree.root, 3));
         assert!(!caches_survive(tree.root, 0) && !caches_survive(tree.root, 1));
+    }
+
+    #[test]
+    fn a_deep_flush_that_was_not_done_is_told() {
+        let tree = Tree::new();
+        let control = "bus/nd/devices/region3/deep_flush";
+        assert_eq!(deep_flush(tree.root, 3), Ok(false), "no control");
+        assert_eq!(deep_flush(tree.root, 8), Ok(false), "no region");
+        tree.write(control, "");
+        assert_eq!(deep_flush(tree.root, 3), Ok(true));
+        assert_eq!(std::fs::read(tree.path(control)).unwrap(), b"1");
+        std::fs::remove_file(tree.path(control)).unwrap();
+        std::os::unix::fs::symlink("/dev/full", tree.path(control)).unwrap();
+        assert_eq!(deep_flush(tree.root, 3), Err(libc::ENOSPC));
+        std::fs::remove_file(tree.path(control)).unwrap();
+        // What even root may not write to.
+        std::os::unix::fs::symlink("/sys/devices/system/cpu/possible", tree.path(control)).unwrap();
+        assert_eq!(deep_flush(tree.root, 3), Ok(false), "not ours to write");
     }
 }
