@@ -127,10 +127,12 @@ pub enum Error {
     CannotCoalesce(usize, usize),
     /// No coalescing has this number.
     InvalidCoalescing(u32),
-    /// A part map is referenced (its address, references).
+    /// A part map is referenced (its address, references besides the one that is handed over).
     PartMapInUse(usize, u32),
     /// A part map has as many references as can be counted (its address).
     TooManyReferences(usize),
+    /// Another call is removing the part map, or parts of it (its address).
+    PartMapBeingRemoved(usize),
     /// The reservation has no room (bytes needed).
     CannotFit(usize),
     /// Deep flush failed (address, errno).
@@ -199,7 +201,7 @@ impl Error {
             PartNotFound => codes::PMEMSET_E_PART_NOT_FOUND,
             CannotCoalesce(..) => codes::PMEMSET_E_CANNOT_COALESCE_PARTS,
             InvalidCoalescing(_) => codes::PMEMSET_E_INVALID_COALESCING_VALUE,
-            PartMapInUse(..) | TooManyReferences(_) => {
+            PartMapInUse(..) | TooManyReferences(_) | PartMapBeingRemoved(_) => {
                 codes::PMEMSET_E_PART_MAP_POSSIBLE_USE_AFTER_DROP
             }
             CannotFit(_) => codes::PMEMSET_E_CANNOT_FIT_PART_MAP,
@@ -326,6 +328,9 @@ impl fmt::Display for Error {
                 f,
                 "the part map at {addr:#x} has as many references as can be counted"
             ),
+            PartMapBeingRemoved(addr) => {
+                write!(f, "another call is removing the part map at {addr:#x}")
+            }
             CannotFit(len) => write!(f, "the reservation has no free place of {len} bytes"),
             DeepFlush(addr, _) => write!(f, "deep flush of the range at {addr:#x} failed"),
             OffsetOutOfRange(offset) => {

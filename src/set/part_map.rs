@@ -183,8 +183,12 @@ impl Slot {
         }
     }
 
-    /// Marks the part map as being removed, if exactly `allowed` references are held. Under the set's lock.
+    /// Marks the part map as being removed, if exactly `allowed` references are held and nobody has marked it: whoever has
+    /// may be telling observers of it without the lock. Under the set's lock.
     pub(crate) fn claim(&self, allowed: usize) -> Result<()> {
+        if self.is_claimed() {
+            return Err(Error::PartMapBeingRemoved(self.start()));
+        }
         // None can be taken in a shard that is marked, so there are never more than were counted.
         let mut held = 0;
         for word in self.words() {
@@ -523,6 +527,10 @@ mod tests {
             Slot::drop_reference(slot);
             let early = before();
             s.claim(1).unwrap();
+            for allowed in 0..3 {
+                let again = s.claim(allowed);
+                assert!(matches!(again, Err(Error::PartMapBeingRemoved(4096))));
+            }
             assert_eq!(early.take(), Taken::Claimed);
             let early = before();
             s.unclaim(false);

@@ -159,7 +159,10 @@ impl Core {
             for slot in self.maps_in(lo, hi) {
                 let allowed = usize::from(what.held() == Some(NonNull::from(slot)));
                 let others = slot.references().saturating_sub(allowed);
-                if others > 0 || slot.is_claimed() {
+                if slot.is_claimed() {
+                    return Err(Error::PartMapBeingRemoved(slot.start()));
+                }
+                if others > 0 {
                     return Err(Error::PartMapInUse(slot.start(), others as u32));
                 }
                 let from = lo.max(slot.start());
@@ -212,7 +215,7 @@ impl Core {
                     let slot = unsafe { t.slot.as_ref() };
                     if !slot.lives_in(self.home) || slot.generation() != t.generation {
                         // Somebody else removes parts of it at the same time.
-                        return Err(Error::PartMapInUse(t.lo, 1));
+                        return Err(Error::PartMapBeingRemoved(t.lo));
                     }
                 }
                 if let Some(uncounted) =
@@ -631,5 +634,89 @@ pub(super) fn unmap_lent_all(inner: &mut Inner) -> Result<()> {
         if result.is_ok() || !any {
             return result;
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::granularity::Granularity;
+    use crate::set::{Coalescing, Part};
+    use crate::source::Source;
+
+    /// A set with a run of four pages, each a part, and a part map of one page.
+    fn set_with_two() -> (Set, (usize, usize), (usize, usize)) {
+        let page = sys::page_size();
+        let mut config = Config::new();
+        config.set_required_granularity(Granularity::Page);
+        let set = Set::new(&config).unwrap();
+        let source = Source::temporary(c"/tmp").unwrap();
+        let map = || set.map(&Part::new(&source, 0, page).unwrap()).unwrap();
+        let one = map();
+        set.set_coalescing(Coalescing::Full);
+        let run = (map(), map(), map(), map()).3;
+        assert_eq!(run.addr, one.addr);
+        set.set_coalescing(Coalescing::None);
+        let other = map();
+        (set, (run.addr, run.len), (other.addr, other.len))
+    }
+
+    fn is_refused<T>(result: Result<T>) -> bool {
+        matches!(result, Err(Error::PartMapBeingRemoved(_)))
+    }
+
+    /// What one removal has claimed, no other takes, whichever way it comes: it may be one that had looked whether to
+    /// tell before the set's removals were told.
+    #[test]
+    fn no_removal_takes_what_another_has_claimed() {
+        let (set, run, other) = set_with_two();
+        let core = set.core();
+        let page = sys::page_size();
+        let slot = {
+            let map = set.part_map(run.0).unwrap();
+            map.slot
+        };
+        for what in [What::Range(run.0, run.1), What::Map(slot)] {
+            let held = what.held().map(|_| set.part_map(run.0).unwrap());
+            let targets = core.targets(what, true).unwrap();
+            assert!(targets.len() == 1 && targets[0].whole);
+            assert!(is_refused(core.remove_range(run.0, run.1)));
+            assert!(is_refused(core.remove_range(run.0 + page, 1)));
+            assert!(is_refused(core.remove_range(0, usize::MAX)));
+            assert!(is_refused(core.remove_map(slot)));
+            assert!(is_refused(core.targets(What::Range(run.0, 1), true)));
+            assert!(is_refused(core.targets(What::Map(slot), true)));
+            // Nor is the claim taken back by those that were refused.
+            assert!(set.part_map(run.0).is_err());
+            assert!(set.part_map(other.0).is_ok());
+            unclaim(&targets);
+            drop(held);
+            assert_eq!(set.part_map(run.0).unwrap().extent().len, run.1);
+        }
+        set.remove_range(0, usize::MAX).unwrap();
+        assert!(set.first().is_none());
+    }
+
+    /// A removal of which a part map loses parts only has not claimed that; somebody else may, while observers are told.
+    #[test]
+    fn parts_of_what_another_has_claimed_meanwhile_stay() {
+        let (set, run, other) = set_with_two();
+        let core = set.core();
+        let (low, high) = (run.0.min(other.0), run.0.max(other.0));
+        // All of the other one, and one end of the run.
+        let what = match run.0 < other.0 {
+            true => What::Range(run.0 + run.1 - 1, high + other.1 - run.0 - run.1 + 1),
+            false => What::Range(low, run.0 - low + 1),
+        };
+        let mine = core.targets(what, true).unwrap();
+        assert_eq!(mine.iter().filter(|t| t.whole).count(), 1);
+        assert_eq!(mine.len(), 2);
+        let theirs = core.targets(What::Range(run.0, run.1), true).unwrap();
+        assert!(is_refused(core.remove_targets(what, &mine)));
+        assert!(set.part_map(other.0).is_ok());
+        core.remove_targets(What::Range(run.0, run.1), &theirs)
+            .unwrap();
+        assert!(set.part_map(run.0).is_err());
     }
 }
