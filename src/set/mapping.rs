@@ -193,9 +193,7 @@ impl Core {
         }
         let mut inner = self.lock();
         self.check_granularity(granularity)?;
-        let extent = self.map_locked(&mut inner, part, length, granularity)?;
-        self.granularity.store(granularity as u8, Ordering::Release);
-        Ok(extent)
+        self.map_locked(&mut inner, part, length, granularity)
     }
 
     fn check_granularity(&self, granularity: Granularity) -> Result<()> {
@@ -295,6 +293,8 @@ impl Core {
         }
         file.added(&mapped);
         inner.parts.insert(at, Box::into_raw(mapped) as usize);
+        // Nothing fails from here on. Whoever finds the part map without the lock finds the set with a granularity.
+        self.granularity.store(granularity as u8, Ordering::Release);
         let writing = self.version.write();
         let extent = match joins {
             Some(map) => {
