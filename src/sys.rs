@@ -164,7 +164,11 @@ pub(crate) fn file_system_type(fd: RawFd) -> Option<u64> {
 }
 
 /// Opens close-on-exec, again if a signal interrupts.
-pub(crate) fn open(path: &CStr, flags: i32, mode: u32) -> SysResult<OwnedFd> {
+pub(crate) fn open(path: &CStr, mut flags: i32, mode: u32) -> SysResult<OwnedFd> {
+    if cfg!(miri) {
+        // It knows no terminals and pipes, nor the flags for them.
+        flags &= !(libc::O_NOCTTY | libc::O_NONBLOCK);
+    }
     loop {
         // SAFETY: path is a C string.
         let fd = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, mode) };

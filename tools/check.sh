@@ -206,6 +206,8 @@ step_valgrind() {
 
 step_loom() { script "loom" tests/loom.sh; }
 
+step_miri() { script "miri" tests/miri.sh; }
+
 step_tsan() { script "tsan" tests-c/tsan/tsan.sh; }
 
 step_cross() { script "cross" tests/cross.sh; }
@@ -220,7 +222,7 @@ step_fuzz() {
 title setup
 if .ci/setup; then
 	echo "ok setup"
-	for step in ${CHECK:-fmt clippy rust build header scripts man examples contract valgrind fuzz loom tsan cross guest}; do
+	for step in ${CHECK:-fmt clippy rust build header scripts man examples contract valgrind fuzz loom miri tsan cross guest}; do
 		title "$step"
 		"step_$step"
 	done

@@ -3,9 +3,8 @@
 use std::ffi::c_int;
 
 use super::types::*;
-use super::{arg, end, trace_call};
+use super::{Variable, end, object, trace_call};
 use crate::error::Result;
-use crate::source::Source;
 use crate::source::badblock::BadBlock;
 
 /// Makes a range that cannot be read readable again; what it held is lost.
@@ -17,9 +16,9 @@ pub unsafe extern "C" fn pmemset_badblock_clear(
     trace_call!(BASIC, "pmemset_badblock_clear", "{bb:p}, {src:p}");
     let clear = || -> Result<()> {
         // SAFETY: the caller's promises.
-        let bad = unsafe { arg(bb, "bb")? };
+        let bad = unsafe { Variable::arg(bb, "bb")?.load() };
         // SAFETY: the caller's promises.
-        let source = unsafe { arg(src.cast::<Source>(), "src")? };
+        let source = unsafe { object(src, "src")? };
         source.clear_bad_block(BadBlock {
             offset: bad.offset,
             length: bad.length,

@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_void};
 
 use super::types::*;
 use super::types_112::*;
-use super::{arg, end, fail, object_delete, object_out, trace_call};
+use super::{Variable, end, fail, object_alone, object_delete, object_out, trace_call};
 use crate::config::Config;
 use crate::error::Error;
 use crate::event::{Event, Observer};
@@ -16,8 +16,8 @@ use crate::set::Set;
 pub unsafe extern "C" fn pmemset_config_new(cfg: *mut *mut pmemset_config) -> c_int {
     trace_call!(BASIC, "pmemset_config_new", "{cfg:p}");
     // SAFETY: the caller's promises.
-    let made = unsafe { arg(cfg, "cfg") }.and_then(|out| {
-        *out = std::ptr::null_mut();
+    let made = unsafe { Variable::arg(cfg, "cfg") }.and_then(|out| {
+        out.store(std::ptr::null_mut());
         object_out(out, Config::new())
     });
     end("pmemset_config_new", made)
@@ -28,7 +28,7 @@ pub unsafe extern "C" fn pmemset_config_new(cfg: *mut *mut pmemset_config) -> c_
 pub unsafe extern "C" fn pmemset_config_delete(cfg: *mut *mut pmemset_config) -> c_int {
     trace_call!(BASIC, "pmemset_config_delete", "{cfg:p}");
     // SAFETY: the caller's promises.
-    let deleted = unsafe { object_delete::<Config, _>(cfg, "cfg") };
+    let deleted = unsafe { object_delete(cfg, "cfg") };
     end("pmemset_config_delete", deleted)
 }
 
@@ -44,7 +44,7 @@ pub unsafe extern "C" fn pmemset_config_set_required_store_granularity(
         "{cfg:p}, {g}"
     );
     // SAFETY: the caller's promises.
-    let set = unsafe { arg(cfg.cast::<Config>(), "cfg") }.and_then(|config| {
+    let set = unsafe { object_alone(cfg, "cfg") }.and_then(|config| {
         let granularity =
             Granularity::from_raw(g as u32).ok_or(Error::GranularityNotSupported(g as u32))?;
         config.set_required_granularity(granularity);
@@ -61,7 +61,7 @@ pub unsafe extern "C" fn pmemset_config_set_reservation(
 ) {
     trace_call!(BASIC, "pmemset_config_set_reservation", "{cfg:p}, {rsv:p}");
     // SAFETY: the caller's promises, which include the reservation's life.
-    match unsafe { arg(cfg.cast::<Config>(), "cfg") } {
+    match unsafe { object_alone(cfg, "cfg") } {
         // SAFETY: as above.
         Ok(config) => unsafe {
             config.set_reservation(rsv as usize);
@@ -84,7 +84,7 @@ pub unsafe extern "C" fn pmemset_config_set_acceptable_states(
         "{cfg:p}, {states:#x}"
     );
     // SAFETY: the caller's promises.
-    let set = unsafe { arg(cfg.cast::<Config>(), "cfg") }.and_then(|config| {
+    let set = unsafe { object_alone(cfg, "cfg") }.and_then(|config| {
         config.set_acceptable_states(states)?;
         Ok(())
     });
@@ -112,7 +112,7 @@ pub unsafe extern "C" fn pmemset_config_set_event_callback(
         },
     };
     // SAFETY: the caller's promises.
-    match unsafe { super::arg(config.cast::<Config>(), "config") } {
+    match unsafe { object_alone(config, "config") } {
         Ok(config) => {
             config.set_observer(observer);
         }
@@ -124,8 +124,10 @@ pub unsafe extern "C" fn pmemset_config_set_event_callback(
 
 /// Calls a C callback with an event.
 fn tell(callback: usize, arg: usize, set: &Set, event: &Event) {
-    // SAFETY: `callback` was this very type in pmemset_config_set_event_callback.
-    let callback = unsafe { std::mem::transmute::<usize, pmemset_event_callback>(callback) };
+    let callback = std::ptr::with_exposed_provenance::<c_void>(callback);
+    // SAFETY: it was this very type in pmemset_config_set_event_callback, where it became a number.
+    let callback =
+        unsafe { std::mem::transmute::<*const c_void, pmemset_event_callback>(callback) };
     let Some(callback) = callback else {
         return;
     };

@@ -1,15 +1,17 @@
 //! pmemset_map(3) and pmemset_map_config_new(3): mapping as 1.12 has it.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 
 use super::types::*;
-use super::{arg, end, fail, object_delete, object_out, set_arg, trace_call};
+use super::{
+    Variable, descriptor, end, fail, object, object_alone, object_delete, object_out, set_arg,
+    trace_call,
+};
 use crate::error::{Error, Result};
-use crate::source::Source;
 
 /// What `struct pmemset_map_config` is.
 #[derive(Clone, Copy, Default)]
-struct MapConfig {
+pub(super) struct MapConfig {
     offset: usize,
     length: usize,
 }
@@ -19,8 +21,8 @@ struct MapConfig {
 pub unsafe extern "C" fn pmemset_map_config_new(map_cfg: *mut *mut pmemset_map_config) -> c_int {
     trace_call!(BASIC, "pmemset_map_config_new", "{map_cfg:p}");
     // SAFETY: the caller's promises.
-    let made = unsafe { arg(map_cfg, "map_cfg") }.and_then(|out| {
-        *out = std::ptr::null_mut();
+    let made = unsafe { Variable::arg(map_cfg, "map_cfg") }.and_then(|out| {
+        out.store(std::ptr::null_mut());
         object_out(out, MapConfig::default())
     });
     end("pmemset_map_config_new", made)
@@ -31,7 +33,7 @@ pub unsafe extern "C" fn pmemset_map_config_new(map_cfg: *mut *mut pmemset_map_c
 pub unsafe extern "C" fn pmemset_map_config_delete(map_cfg: *mut *mut pmemset_map_config) -> c_int {
     trace_call!(BASIC, "pmemset_map_config_delete", "{map_cfg:p}");
     // SAFETY: the caller's promises.
-    let deleted = unsafe { object_delete::<MapConfig, _>(map_cfg, "map_cfg") };
+    let deleted = unsafe { object_delete(map_cfg, "map_cfg") };
     end("pmemset_map_config_delete", deleted)
 }
 
@@ -47,7 +49,7 @@ pub unsafe extern "C" fn pmemset_map_config_set_offset(
         "{map_cfg:p}, {offset}"
     );
     // SAFETY: the caller's promises.
-    let set = unsafe { arg(map_cfg.cast::<MapConfig>(), "map_cfg") }.and_then(|config| {
+    let set = unsafe { object_alone(map_cfg, "map_cfg") }.and_then(|config| {
         if offset > i64::MAX as usize {
             return Err(Error::OffsetOutOfRange(offset));
         }
@@ -69,7 +71,7 @@ pub unsafe extern "C" fn pmemset_map_config_set_length(
         "{map_cfg:p}, {length}"
     );
     // SAFETY: the caller's promises.
-    match unsafe { arg(map_cfg.cast::<MapConfig>(), "map_cfg") } {
+    match unsafe { object_alone(map_cfg, "map_cfg") } {
         Ok(config) => config.length = length,
         Err(e) => {
             fail("pmemset_map_config_set_length", &e);
@@ -96,22 +98,22 @@ pub unsafe extern "C" fn pmemset_map(
         // Whatever becomes of the call.
         set.maps_directly();
         // SAFETY: the caller's promises.
-        let source = unsafe { src.cast::<Source>().as_ref() }.ok_or(Error::NullSource)?;
+        let source = unsafe { object(src, "src") }.map_err(|_| Error::NullSource)?;
         // SAFETY: the caller's promises.
-        let range = unsafe { map_cfg.cast::<MapConfig>().as_ref() };
-        let range = range.copied().unwrap_or_default();
+        let range = unsafe { Variable::new(map_cfg.cast::<MapConfig>()) };
+        let range = range.map_or_else(MapConfig::default, Variable::load);
+        // SAFETY: the caller's promises.
+        let desc = unsafe { Variable::new(desc) };
         let mut report = |state, word: usize| {
             let state_ptr = word as *mut pmemset_part_state_value;
             // SAFETY: NULL, or what the program gave to pmemset_source_set_sds for this.
-            if let Some(out) = unsafe { state_ptr.as_mut() } {
-                *out = state as pmemset_part_state_value;
+            if let Some(out) = unsafe { Variable::new(state_ptr) } {
+                out.store(state as pmemset_part_state_value);
             }
         };
         set.map_source_then(source, range.offset, range.length, &mut report, |extent| {
-            // SAFETY: the caller's promises.
-            if let Some(desc) = unsafe { desc.as_mut() } {
-                desc.addr = extent.addr as *mut c_void;
-                desc.size = extent.len;
+            if let Some(desc) = desc {
+                desc.store(descriptor(extent));
             }
         })?;
         Ok(())

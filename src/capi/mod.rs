@@ -27,20 +27,28 @@ mod part_map;
 mod persist;
 mod set;
 mod source;
+#[cfg(all(test, not(loom)))]
+mod tests;
 pub(crate) mod types;
 mod types_111;
 pub(crate) mod types_112;
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
-use std::ptr::NonNull;
+use std::ptr::{NonNull, null_mut};
 
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::mem::try_box;
 use crate::set::part_map::Slot;
-use crate::set::{Core, Part, Set};
+use crate::set::{Core, Extent, Part, Set};
+use crate::source::Source;
 use crate::trace;
-use types::{pmemset, pmemset_part_map};
+use types::{
+    pmemset, pmemset_config, pmemset_map_config, pmemset_part_descriptor, pmemset_part_map,
+    pmemset_source,
+};
+use types_111::pmemset_part;
 
 /// What `struct pmemset_part` is: a part and the set that it is for.
 struct CPart {
@@ -81,13 +89,60 @@ macro_rules! trace_call {
 }
 use trace_call;
 
-/// A pointer argument that must not be NULL.
+/// An opaque type of the C interface, and what is behind a pointer to one.
+trait Opaque {
+    type Object;
+}
+
+impl Opaque for pmemset {
+    type Object = Core;
+}
+
+impl Opaque for pmemset_config {
+    type Object = Config;
+}
+
+impl Opaque for pmemset_map_config {
+    type Object = map_config::MapConfig;
+}
+
+impl Opaque for pmemset_source {
+    type Object = Source;
+}
+
+impl Opaque for pmemset_part {
+    type Object = CPart;
+}
+
+impl Opaque for pmemset_part_map {
+    type Object = Slot;
+}
+
+/// The object behind a pointer that must not be NULL, as a pointer.
+#[inline]
+fn behind<C: Opaque>(pointer: *mut C, name: &'static str) -> Result<NonNull<C::Object>> {
+    NonNull::new(pointer.cast()).ok_or(Error::NullArgument(name))
+}
+
+/// An object that others may be using at the same time.
 ///
 /// # Safety
-/// The caller's pointer is NULL or points to a T that nobody else uses meanwhile.
-unsafe fn arg<'a, T>(pointer: *mut T, name: &'static str) -> Result<&'a mut T> {
+/// NULL, or an object that is not deleted or changed meanwhile.
+unsafe fn object<'a, C: Opaque>(pointer: *mut C, name: &'static str) -> Result<&'a C::Object> {
     // SAFETY: as the caller promises.
-    unsafe { pointer.as_mut() }.ok_or(Error::NullArgument(name))
+    Ok(unsafe { behind(pointer, name)?.as_ref() })
+}
+
+/// An object that is changed: the manual forbids others to use it meanwhile.
+///
+/// # Safety
+/// NULL, or an object that nobody else uses meanwhile.
+unsafe fn object_alone<'a, C: Opaque>(
+    pointer: *mut C,
+    name: &'static str,
+) -> Result<&'a mut C::Object> {
+    // SAFETY: as the caller promises.
+    Ok(unsafe { behind(pointer, name)?.as_mut() })
 }
 
 /// The set behind a pointer, lent.
@@ -96,13 +151,50 @@ unsafe fn arg<'a, T>(pointer: *mut T, name: &'static str) -> Result<&'a mut T> {
 /// NULL, or a set that has not been deleted.
 #[inline]
 unsafe fn set_arg(set: *mut pmemset) -> Result<ManuallyDrop<Set>> {
-    let core = NonNull::new(set.cast::<Core>()).ok_or(Error::NullArgument("set"))?;
     // SAFETY: a pointer to a set is made by `set_out`.
-    Ok(unsafe { Set::from_raw(core) })
+    Ok(unsafe { Set::from_raw(behind(set, "set")?) })
 }
 
 fn set_out(set: Set) -> *mut pmemset {
     set.into_raw().as_ptr().cast()
+}
+
+/// A variable of the program's. Others may look at it, callbacks among them, so it is never borrowed.
+struct Variable<T>(NonNull<T>);
+
+impl<T> Clone for Variable<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Variable<T> {}
+
+impl<T: Copy> Variable<T> {
+    /// # Safety
+    /// NULL, or a variable that can be loaded and stored until the call ends.
+    unsafe fn new(pointer: *mut T) -> Option<Self> {
+        NonNull::new(pointer).map(Variable)
+    }
+
+    /// One that must not be NULL.
+    ///
+    /// # Safety
+    /// As for `new`.
+    unsafe fn arg(pointer: *mut T, name: &'static str) -> Result<Self> {
+        // SAFETY: as the caller promises.
+        unsafe { Self::new(pointer) }.ok_or(Error::NullArgument(name))
+    }
+
+    fn load(self) -> T {
+        // SAFETY: promised when this was made.
+        unsafe { self.0.as_ptr().read() }
+    }
+
+    fn store(self, value: T) {
+        // SAFETY: promised when this was made.
+        unsafe { self.0.as_ptr().write(value) }
+    }
 }
 
 /// A range of memory: NULL is fine when it is empty.
@@ -114,28 +206,38 @@ fn range_arg<T>(pointer: *const T, len: usize, name: &'static str) -> Result<()>
     Ok(())
 }
 
+fn descriptor(extent: Extent) -> pmemset_part_descriptor {
+    pmemset_part_descriptor {
+        addr: extent.addr as *mut c_void,
+        size: extent.len,
+    }
+}
+
 /// Hands an object to C.
-fn object_out<T, C>(out: &mut *mut C, object: T) -> Result<()> {
-    *out = Box::into_raw(try_box(object)?).cast();
+fn object_out<C: Opaque>(out: Variable<*mut C>, object: C::Object) -> Result<()> {
+    out.store(Box::into_raw(try_box(object)?).cast());
     Ok(())
 }
 
-/// Deletes the object that a pointer points to, if it points to any, and sets the pointer to NULL.
+/// Deletes the object that a variable points to, if it points to any, and sets the variable to NULL.
 ///
 /// # Safety
-/// The object must come from `object_out` with this T.
-unsafe fn object_delete<T, C>(object: *mut *mut C, name: &'static str) -> Result<()> {
+/// The object must come from `object_out`, and nobody else may use it.
+unsafe fn object_delete<C: Opaque>(object: *mut *mut C, name: &'static str) -> Result<()> {
     // SAFETY: as the module says.
-    let object = unsafe { arg(object, name)? };
-    let old = std::mem::replace(object, std::ptr::null_mut());
-    if !old.is_null() {
-        // SAFETY: as the caller promises; the pointer is gone from where it was.
-        drop(unsafe { Box::from_raw(old.cast::<T>()) });
-    }
+    let variable = unsafe { Variable::arg(object, name)? };
+    let old = variable.load();
+    variable.store(null_mut());
+    // SAFETY: as the caller promises; the pointer is gone from where it was.
+    unsafe { object_drop(old) };
     Ok(())
 }
 
-/// The slot behind a pointer to a part map.
-fn slot_arg(map: *mut pmemset_part_map, name: &'static str) -> Result<NonNull<Slot>> {
-    NonNull::new(map.cast::<Slot>()).ok_or(Error::NullArgument(name))
+/// # Safety
+/// NULL, or an object that comes from `object_out` and that nobody else uses.
+unsafe fn object_drop<C: Opaque>(object: *mut C) {
+    if !object.is_null() {
+        // SAFETY: as the caller promises.
+        drop(unsafe { Box::from_raw(object.cast::<C::Object>()) });
+    }
 }

@@ -1,14 +1,16 @@
 //! pmemset_part_new(3) and pmemset_part_map(3).
 
-use std::ffi::{c_int, c_void};
-use std::ptr::NonNull;
+use std::ffi::c_int;
+use std::ptr::null_mut;
 
 use super::types::*;
 use super::types_111::{pmemset_extras, pmemset_part, pmemset_part_state};
-use super::{CPart, arg, end, object_delete, object_out, trace_call};
-use crate::error::{Error, Result};
-use crate::set::{Core, Part, Set};
-use crate::source::Source;
+use super::{
+    CPart, Variable, behind, descriptor, end, object, object_delete, object_drop, object_out,
+    trace_call,
+};
+use crate::error::Result;
+use crate::set::{Part, Set};
 
 /// Makes a part of a source, to be mapped into a set; a length of 0 means up to the end.
 #[unsafe(no_mangle)]
@@ -26,11 +28,11 @@ pub unsafe extern "C" fn pmemset_part_new(
     );
     let make = || -> Result<()> {
         // SAFETY: the caller's promises.
-        let out = unsafe { arg(part, "part")? };
-        *out = std::ptr::null_mut();
-        let set = NonNull::new(set.cast::<Core>()).ok_or(Error::NullArgument("set"))?;
+        let out = unsafe { Variable::arg(part, "part")? };
+        out.store(null_mut());
+        let set = behind(set, "set")?;
         // SAFETY: the caller's promises.
-        let source = unsafe { arg(src.cast::<Source>(), "src")? };
+        let source = unsafe { object(src, "src")? };
         object_out(
             out,
             CPart {
@@ -47,7 +49,7 @@ pub unsafe extern "C" fn pmemset_part_new(
 pub unsafe extern "C" fn pmemset_part_delete(part: *mut *mut pmemset_part) -> c_int {
     trace_call!(BASIC, "pmemset_part_delete", "{part:p}");
     // SAFETY: the caller's promises.
-    let deleted = unsafe { object_delete::<CPart, _>(part, "part") };
+    let deleted = unsafe { object_delete(part, "part") };
     end("pmemset_part_delete", deleted)
 }
 
@@ -65,32 +67,34 @@ pub unsafe extern "C" fn pmemset_part_map(
     );
     let map = || -> Result<()> {
         // SAFETY: the caller's promises.
-        let out = unsafe { arg(part_ptr, "part_ptr")? };
+        let out = unsafe { Variable::arg(part_ptr, "part_ptr")? };
+        let consumed = out.load();
         // SAFETY: the caller's promises.
-        let part = unsafe { arg(out.cast::<CPart>(), "*part_ptr")? };
+        let part = unsafe { object(consumed, "*part_ptr")? };
         // SAFETY: the set outlives the mapping of its parts, by the caller's promises.
         let set = unsafe { Set::from_raw(part.set) };
-        let mut consumed = out.cast::<CPart>();
+        // SAFETY: the caller's promises.
+        let (desc, extra) = unsafe { (Variable::new(desc), Variable::new(extra)) };
+        // SAFETY: the caller's promises.
+        let state = extra.and_then(|extra| unsafe { Variable::new(extra.load().state) });
         // The results are stored before observers hear of the mapping: a callback may look at them.
         set.map_then(&part.part, |extent| {
-            *out = std::ptr::null_mut();
-            // SAFETY: the caller's promises.
-            if let Some(desc) = unsafe { desc.as_mut() } {
-                desc.addr = extent.addr as *mut c_void;
-                desc.size = extent.len;
+            out.store(null_mut());
+            if let Some(desc) = desc {
+                desc.store(descriptor(extent));
             }
-            // SAFETY: the caller's promises.
-            if let Some(state) = unsafe { extra.as_ref().and_then(|e| e.state.as_mut()) } {
+            if let Some(state) = state {
                 let found = if part.part.facts_are_known() {
                     pmemset_part_state::Ok
                 } else {
                     pmemset_part_state::Indeterminate
                 };
-                *state = found as pmemset_part_state_value;
+                state.store(found as pmemset_part_state_value);
             }
         })?;
         // SAFETY: made by pmemset_part_new, and mapped: it is consumed.
-        unsafe { object_delete::<CPart, _>(&raw mut consumed, "part_ptr") }
+        unsafe { object_drop(consumed) };
+        Ok(())
     };
     end("pmemset_part_map", map())
 }

@@ -4,8 +4,9 @@ use std::ffi::{c_int, c_void};
 use std::ptr::{NonNull, null_mut};
 
 use super::types::*;
-use super::{arg, end, fail, range_arg, set_arg, slot_arg, trace_call};
+use super::{Variable, behind, descriptor, end, fail, object, range_arg, set_arg, trace_call};
 use crate::error::Result;
+use crate::set::Extent;
 use crate::set::part_map::Slot;
 
 /// Stores what a search for a part map has found, or NULL.
@@ -19,9 +20,9 @@ unsafe fn found(
     find: impl FnOnce() -> Result<Option<NonNull<Slot>>>,
 ) {
     // SAFETY: as the caller promises.
-    let done = unsafe { arg(pmap, name) }.and_then(|out| {
-        *out = null_mut();
-        *out = find()?.map_or(null_mut(), |slot| slot.as_ptr().cast());
+    let done = unsafe { Variable::arg(pmap, name) }.and_then(|out| {
+        out.store(null_mut());
+        out.store(find()?.map_or(null_mut(), |slot| slot.as_ptr().cast()));
         Ok(())
     });
     if let Err(e) = done {
@@ -56,8 +57,7 @@ pub unsafe extern "C" fn pmemset_next_part_map(
     unsafe {
         found("pmemset_next_part_map", next, "next", || {
             let set = set_arg(set)?;
-            let current = slot_arg(cur, "cur")?;
-            set.core().find_above(current.as_ref().start())
+            set.core().find_above(object(cur, "cur")?.start())
         });
     }
 }
@@ -76,12 +76,12 @@ pub unsafe extern "C" fn pmemset_part_map_by_address(
     );
     let find = || -> Result<()> {
         // SAFETY: the caller's promises.
-        let out = unsafe { arg(pmap, "pmap")? };
-        *out = null_mut();
+        let out = unsafe { Variable::arg(pmap, "pmap")? };
+        out.store(null_mut());
         // SAFETY: the caller's promises.
         let set = unsafe { set_arg(set)? };
         range_arg(addr, 1, "addr")?;
-        *out = set.core().find(addr as usize)?.as_ptr().cast();
+        out.store(set.core().find(addr as usize)?.as_ptr().cast());
         Ok(())
     };
     end("pmemset_part_map_by_address", find())
@@ -93,23 +93,18 @@ pub unsafe extern "C" fn pmemset_descriptor_part_map(
     pmap: *mut pmemset_part_map,
 ) -> pmemset_part_descriptor {
     trace_call!(CALLS, "pmemset_descriptor_part_map", "{pmap:p}");
-    match slot_arg(pmap, "pmap") {
-        Ok(slot) => {
-            // SAFETY: the caller's reference keeps the slot.
-            let slot = unsafe { slot.as_ref() };
-            pmemset_part_descriptor {
-                addr: slot.start() as *mut c_void,
-                size: slot.size(),
-            }
-        }
+    // SAFETY: the caller's reference keeps the slot.
+    let extent = match unsafe { object(pmap, "pmap") } {
+        Ok(slot) => Extent {
+            addr: slot.start(),
+            len: slot.size(),
+        },
         Err(e) => {
             fail("pmemset_descriptor_part_map", &e);
-            pmemset_part_descriptor {
-                addr: null_mut(),
-                size: 0,
-            }
+            Extent { addr: 0, len: 0 }
         }
-    }
+    };
+    descriptor(extent)
 }
 
 /// Gives a reference to a part map back and sets the pointer to NULL; the set may be deleted already.
@@ -117,10 +112,11 @@ pub unsafe extern "C" fn pmemset_descriptor_part_map(
 pub unsafe extern "C" fn pmemset_part_map_drop(pmap: *mut *mut pmemset_part_map) {
     trace_call!(CALLS, "pmemset_part_map_drop", "{pmap:p}");
     // SAFETY: the caller's promises.
-    match unsafe { arg(pmap, "pmap") } {
+    match unsafe { Variable::arg(pmap, "pmap") } {
         Ok(out) => {
-            let old = std::mem::replace(out, null_mut());
-            if let Some(slot) = NonNull::new(old.cast::<Slot>()) {
+            let old = out.load();
+            out.store(null_mut());
+            if let Ok(slot) = behind(old, "*pmap") {
                 // SAFETY: the reference that is given back keeps the slot.
                 unsafe { Slot::drop_reference(slot) };
             }
@@ -142,9 +138,9 @@ pub unsafe extern "C" fn pmemset_remove_part_map(
         // SAFETY: the caller's promises.
         let set = unsafe { set_arg(set)? };
         // SAFETY: the caller's promises.
-        let out = unsafe { arg(part, "part")? };
-        set.remove_slot(slot_arg(*out, "*part")?)?;
-        *out = null_mut();
+        let out = unsafe { Variable::arg(part, "part")? };
+        set.remove_slot(behind(out.load(), "*part")?)?;
+        out.store(null_mut());
         Ok(())
     };
     end("pmemset_remove_part_map", remove())

@@ -2,24 +2,23 @@
 
 use std::ffi::c_int;
 use std::mem::ManuallyDrop;
-use std::ptr::NonNull;
+use std::ptr::null_mut;
 
 use super::types::*;
-use super::{arg, end, set_arg, set_out, trace_call};
-use crate::config::Config;
+use super::{Variable, behind, end, object, set_arg, set_out, trace_call};
 use crate::error::{Error, Result};
-use crate::set::{Coalescing, Core, Set};
+use crate::set::{Coalescing, Set};
 
 /// Makes a set; the config is copied.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmemset_new(set: *mut *mut pmemset, cfg: *mut pmemset_config) -> c_int {
     trace_call!(BASIC, "pmemset_new", "{set:p}, {cfg:p}");
     // SAFETY: the caller's promises.
-    let made: Result<()> = unsafe { arg(set, "set") }.and_then(|out| {
-        *out = std::ptr::null_mut();
+    let made: Result<()> = unsafe { Variable::arg(set, "set") }.and_then(|out| {
+        out.store(null_mut());
         // SAFETY: the caller's promises.
-        let config = unsafe { arg(cfg.cast::<Config>(), "cfg") }?;
-        *out = set_out(Set::new(config)?);
+        let config = unsafe { object(cfg, "cfg") }?;
+        out.store(set_out(Set::new(config)?));
         Ok(())
     });
     end("pmemset_new", made)
@@ -30,9 +29,10 @@ pub unsafe extern "C" fn pmemset_new(set: *mut *mut pmemset, cfg: *mut pmemset_c
 pub unsafe extern "C" fn pmemset_delete(set: *mut *mut pmemset) -> c_int {
     trace_call!(BASIC, "pmemset_delete", "{set:p}");
     // SAFETY: the caller's promises.
-    let deleted = unsafe { arg(set, "set") }.and_then(|set| {
-        let old = std::mem::replace(set, std::ptr::null_mut());
-        let Some(core) = NonNull::new(old.cast::<Core>()) else {
+    let deleted = unsafe { Variable::arg(set, "set") }.and_then(|set| {
+        let old = set.load();
+        set.store(null_mut());
+        let Ok(core) = behind(old, "*set") else {
             return Ok(());
         };
         // SAFETY: a live set by the caller's promises; the pointer is gone from where it was.
@@ -71,8 +71,8 @@ pub unsafe extern "C" fn pmemset_get_store_granularity(
     // SAFETY: the caller's promises.
     let done = unsafe { set_arg(set) }.and_then(|set| {
         // SAFETY: the caller's promises.
-        let out = unsafe { arg(g, "g") }?;
-        *out = set.granularity()? as pmem2_granularity_value;
+        let out = unsafe { Variable::arg(g, "g") }?;
+        out.store(set.granularity()? as pmem2_granularity_value);
         Ok(())
     });
     end("pmemset_get_store_granularity", done)

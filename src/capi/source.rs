@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 
 use super::types::*;
 use super::types_112::pmemset_sds;
-use super::{arg, end, fail, object_delete, object_out, range_arg, trace_call};
+use super::{Variable, end, fail, object, object_delete, object_out, range_arg, trace_call};
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::source::sds::Sds;
@@ -31,11 +31,12 @@ unsafe fn make(
     source: impl FnOnce() -> Result<Source>,
 ) -> Result<()> {
     // SAFETY: as the caller promises.
-    let out = unsafe { arg(src, "src")? };
-    *out = std::ptr::null_mut();
+    let out = unsafe { Variable::arg(src, "src")? };
+    out.store(std::ptr::null_mut());
     object_out(out, source()?)?;
+    let made = out.load();
     // SAFETY: just made, and the caller's alone.
-    unsafe { &*out.cast::<Source>() }.set_handle(*out as usize);
+    unsafe { object(made, "src")? }.set_handle(made as usize);
     Ok(())
 }
 
@@ -104,10 +105,10 @@ pub unsafe extern "C" fn pmemset_source_delete(src: *mut *mut pmemset_source) ->
     // SAFETY: the caller's promises.
     let deleted = unsafe {
         // What is mapped of it does not know it by this address any more.
-        if let Some(source) = src.as_ref().and_then(|src| src.cast::<Source>().as_ref()) {
+        if let Ok(source) = Variable::arg(src, "src").and_then(|src| object(src.load(), "*src")) {
             source.set_handle(0);
         }
-        object_delete::<Source, _>(src, "src")
+        object_delete(src, "src")
     };
     end("pmemset_source_delete", deleted)
 }
@@ -126,10 +127,10 @@ pub unsafe extern "C" fn pmemset_source_set_sds(
     );
     let set = || -> Result<()> {
         // SAFETY: the caller's promises.
-        let source = unsafe { arg(src.cast::<Source>(), "src")? };
+        let source = unsafe { object(src, "src")? };
         // SAFETY: the caller's promises; the two types are laid out alike.
-        let sds = unsafe { arg(sds.cast::<Sds>(), "sds")? };
-        source.set_sds(sds, state_ptr as usize)
+        let sds = unsafe { Variable::arg(sds.cast::<Sds>(), "sds")? };
+        source.set_sds(&sds.load(), state_ptr as usize)
     };
     end("pmemset_source_set_sds", set())
 }
@@ -146,7 +147,7 @@ pub unsafe extern "C" fn pmemset_source_set_badblock_detection(
         "{src:p}, {value}"
     );
     // SAFETY: the caller's promises.
-    match unsafe { arg(src.cast::<Source>(), "src") } {
+    match unsafe { object(src, "src") } {
         Ok(source) => source.set_badblock_detection(value != 0),
         Err(e) => {
             fail("pmemset_source_set_badblock_detection", &e);
@@ -169,7 +170,7 @@ pub unsafe extern "C" fn pmemset_source_pread_mcsafe(
     );
     let read = || -> Result<()> {
         // SAFETY: the caller's promises.
-        let source = unsafe { arg(src.cast::<Source>(), "src")? };
+        let source = unsafe { object(src, "src")? };
         range_arg(buf, size, "buf")?;
         // SAFETY: the caller's promises.
         unsafe { source.read(buf.cast(), size, offset) }
@@ -192,7 +193,7 @@ pub unsafe extern "C" fn pmemset_source_pwrite_mcsafe(
     );
     let write = || -> Result<()> {
         // SAFETY: the caller's promises.
-        let source = unsafe { arg(src.cast::<Source>(), "src")? };
+        let source = unsafe { object(src, "src")? };
         range_arg(buf, size, "buf")?;
         // SAFETY: the caller's promises.
         unsafe { source.write(buf.cast(), size, offset) }
@@ -209,10 +210,10 @@ pub unsafe extern "C" fn pmemset_source_alignment(
     trace_call!(BASIC, "pmemset_source_alignment", "{src:p}, {alignment:p}");
     let find = || -> Result<()> {
         // SAFETY: the caller's promises.
-        let source = unsafe { arg(src.cast::<Source>(), "src")? };
+        let source = unsafe { object(src, "src")? };
         // SAFETY: the caller's promises.
-        let out = unsafe { arg(alignment, "alignment")? };
-        *out = source.alignment()?;
+        let out = unsafe { Variable::arg(alignment, "alignment")? };
+        out.store(source.alignment()?);
         Ok(())
     };
     end("pmemset_source_alignment", find())

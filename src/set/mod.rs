@@ -306,7 +306,7 @@ impl Set {
         })
     }
 
-    fn tell(&self, event: &Event) {
+    pub(crate) fn tell(&self, event: &Event) {
         self.core().config.observer().tell(self, event);
     }
 }
