@@ -40,7 +40,14 @@ impl From<&CStr> for Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chunk in self.bytes[..self.len as usize].utf8_chunks() {
-            f.write_str(chunk.valid())?;
+            // A message is one line.
+            for piece in chunk.valid().split_inclusive(|c: char| c.is_control()) {
+                let shown = piece.trim_end_matches(|c: char| c.is_control());
+                f.write_str(shown)?;
+                if shown.len() < piece.len() {
+                    f.write_str("?")?;
+                }
+            }
             if !chunk.invalid().is_empty() {
                 f.write_str("?")?;
             }
@@ -414,6 +421,8 @@ mod tests {
         let long = [b'a'; 300];
         assert_eq!(Name::new(&long).to_string().len(), Name::MAX);
         assert_eq!(Name::new(b"x\xffy").to_string(), "x?y");
+        let odd = Name::new("\n\na\x1b[1mb\u{85}c\u{e9}\r".as_bytes());
+        assert_eq!(odd.to_string(), "??a?[1mb?c\u{e9}?");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What a set tells its observer.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::set::Set;
+use crate::trace;
 
 /// Something that happened on a set. Addresses and lengths are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,50 @@ pub enum Event {
     BadBlocksCleared { source: usize },
 }
 
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Event::Copy {
+                src,
+                dest,
+                len,
+                flags,
+            } => write!(f, "COPY {src:#x} to {dest:#x}, {len} bytes, {flags:#x}"),
+            Event::Move {
+                src,
+                dest,
+                len,
+                flags,
+            } => write!(f, "MOVE {src:#x} to {dest:#x}, {len} bytes, {flags:#x}"),
+            Event::Set {
+                dest,
+                value,
+                len,
+                flags,
+            } => write!(f, "SET {dest:#x} to {value}, {len} bytes, {flags:#x}"),
+            Event::Flush { addr, len } => write!(f, "FLUSH {addr:#x}, {len} bytes"),
+            Event::Drain => f.write_str("DRAIN"),
+            Event::PartAdd { addr, len, .. } => write!(f, "PART_ADD {addr:#x}, {len} bytes"),
+            Event::RemoveRange { addr, len } => write!(f, "REMOVE_RANGE {addr:#x}, {len} bytes"),
+            Event::PartRemove { addr, len, source } => {
+                write!(f, "PART_REMOVE {addr:#x}, {len} bytes, source {source:#x}")
+            }
+            Event::SdsUpdate { source, .. } => write!(f, "SDS_UPDATE source {source:#x}"),
+            Event::BadBlock {
+                offset,
+                length,
+                source,
+            } => write!(
+                f,
+                "BADBLOCK {length} bytes at offset {offset}, source {source:#x}"
+            ),
+            Event::BadBlocksCleared { source } => {
+                write!(f, "BADBLOCKS_CLEARED source {source:#x}")
+            }
+        }
+    }
+}
+
 /// A closure that observes a set.
 pub type ObserverFn = dyn Fn(&Set, &Event) + Send + Sync;
 
@@ -91,6 +137,12 @@ impl Observer {
     }
 
     pub(crate) fn tell(&self, set: &Set, event: &Event) {
+        if self.is_some() && trace::is_on() {
+            trace::line(
+                trace::ALL,
+                format_args!("event on {:p}: {event}", set.as_raw()),
+            );
+        }
         match self {
             Observer::None => {}
             Observer::Closure(f) => f(set, event),

@@ -3,8 +3,7 @@
 use std::ffi::c_int;
 
 use super::types::*;
-use super::{Variable, end, object, trace_call};
-use crate::error::Result;
+use super::{Variable, call, code, object};
 use crate::source::badblock::BadBlock;
 
 /// Makes a range that cannot be read readable again; what it held is lost.
@@ -13,16 +12,19 @@ pub unsafe extern "C" fn pmemset_badblock_clear(
     bb: *mut pmemset_badblock,
     src: *mut pmemset_source,
 ) -> c_int {
-    trace_call!(BASIC, "pmemset_badblock_clear", "{bb:p}, {src:p}");
-    let clear = || -> Result<()> {
-        // SAFETY: the caller's promises.
-        let bad = unsafe { Variable::arg(bb, "bb")?.load() };
-        // SAFETY: the caller's promises.
-        let source = unsafe { object(src, "src")? };
-        source.clear_bad_block(BadBlock {
-            offset: bad.offset,
-            length: bad.length,
-        })
-    };
-    end("pmemset_badblock_clear", clear())
+    code(call!(
+        BASIC,
+        "pmemset_badblock_clear",
+        ("{bb:p}, {src:p}"),
+        {
+            // SAFETY: the caller's promises.
+            let bad = unsafe { Variable::arg(bb, "bb")?.load() };
+            // SAFETY: the caller's promises.
+            let source = unsafe { object(src, "src")? };
+            source.clear_bad_block(BadBlock {
+                offset: bad.offset,
+                length: bad.length,
+            })
+        }
+    ))
 }

@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_void};
 
 use super::types::*;
 use super::types_112::*;
-use super::{Variable, end, fail, object_alone, object_delete, object_out, trace_call};
+use super::{Variable, call, code, object_alone, object_delete, object_out};
 use crate::config::Config;
 use crate::error::Error;
 use crate::event::{Event, Observer};
@@ -14,22 +14,22 @@ use crate::set::Set;
 /// Makes a config with nothing set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmemset_config_new(cfg: *mut *mut pmemset_config) -> c_int {
-    trace_call!(BASIC, "pmemset_config_new", "{cfg:p}");
-    // SAFETY: the caller's promises.
-    let made = unsafe { Variable::arg(cfg, "cfg") }.and_then(|out| {
-        out.store(std::ptr::null_mut());
-        object_out(out, Config::new())
-    });
-    end("pmemset_config_new", made)
+    code(call!(BASIC, "pmemset_config_new", ("{cfg:p}"), {
+        // SAFETY: the caller's promises.
+        unsafe { Variable::arg(cfg, "cfg") }.and_then(|out| {
+            out.store(std::ptr::null_mut());
+            object_out(out, Config::new())
+        })
+    }))
 }
 
 /// Deletes a config and sets the pointer to NULL; the sets made with it keep theirs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmemset_config_delete(cfg: *mut *mut pmemset_config) -> c_int {
-    trace_call!(BASIC, "pmemset_config_delete", "{cfg:p}");
-    // SAFETY: the caller's promises.
-    let deleted = unsafe { object_delete(cfg, "cfg") };
-    end("pmemset_config_delete", deleted)
+    code(call!(BASIC, "pmemset_config_delete", ("{cfg:p}"), {
+        // SAFETY: the caller's promises.
+        unsafe { object_delete(cfg, "cfg") }
+    }))
 }
 
 /// Sets the coarsest store granularity that the program can work with; mandatory.
@@ -38,19 +38,20 @@ pub unsafe extern "C" fn pmemset_config_set_required_store_granularity(
     cfg: *mut pmemset_config,
     g: pmem2_granularity_value,
 ) -> c_int {
-    trace_call!(
+    code(call!(
         BASIC,
         "pmemset_config_set_required_store_granularity",
-        "{cfg:p}, {g}"
-    );
-    // SAFETY: the caller's promises.
-    let set = unsafe { object_alone(cfg, "cfg") }.and_then(|config| {
-        let granularity =
-            Granularity::from_raw(g as u32).ok_or(Error::GranularityNotSupported(g as u32))?;
-        config.set_required_granularity(granularity);
-        Ok(())
-    });
-    end("pmemset_config_set_required_store_granularity", set)
+        ("{cfg:p}, {g}"),
+        {
+            // SAFETY: the caller's promises.
+            unsafe { object_alone(cfg, "cfg") }.and_then(|config| {
+                let granularity = Granularity::from_raw(g as u32)
+                    .ok_or(Error::GranularityNotSupported(g as u32))?;
+                config.set_required_granularity(granularity);
+                Ok(())
+            })
+        }
+    ))
 }
 
 /// Sets the libpmem2 reservation in which parts are placed, or NULL for none; it must outlive the sets.
@@ -59,17 +60,16 @@ pub unsafe extern "C" fn pmemset_config_set_reservation(
     cfg: *mut pmemset_config,
     rsv: *mut pmem2_vm_reservation,
 ) {
-    trace_call!(BASIC, "pmemset_config_set_reservation", "{cfg:p}, {rsv:p}");
-    // SAFETY: the caller's promises, which include the reservation's life.
-    match unsafe { object_alone(cfg, "cfg") } {
-        // SAFETY: as above.
-        Ok(config) => unsafe {
-            config.set_reservation(rsv as usize);
-        },
-        Err(e) => {
-            fail("pmemset_config_set_reservation", &e);
+    let _ = call!(
+        BASIC,
+        "pmemset_config_set_reservation",
+        ("{cfg:p}, {rsv:p}"),
+        {
+            // SAFETY: the caller's promises, which include the reservation's life.
+            unsafe { object_alone(cfg, "cfg")?.set_reservation(rsv as usize) };
+            Ok(())
         }
-    }
+    );
 }
 
 /// Sets in which states a source with a shutdown state may be mapped.
@@ -78,17 +78,18 @@ pub unsafe extern "C" fn pmemset_config_set_acceptable_states(
     cfg: *mut pmemset_config,
     states: u64,
 ) -> c_int {
-    trace_call!(
+    code(call!(
         BASIC,
         "pmemset_config_set_acceptable_states",
-        "{cfg:p}, {states:#x}"
-    );
-    // SAFETY: the caller's promises.
-    let set = unsafe { object_alone(cfg, "cfg") }.and_then(|config| {
-        config.set_acceptable_states(states)?;
-        Ok(())
-    });
-    end("pmemset_config_set_acceptable_states", set)
+        ("{cfg:p}, {states:#x}"),
+        {
+            // SAFETY: the caller's promises.
+            unsafe { object_alone(cfg, "cfg") }.and_then(|config| {
+                config.set_acceptable_states(states)?;
+                Ok(())
+            })
+        }
+    ))
 }
 
 /// Sets the function that is told what happens on the sets, or NULL for none.
@@ -98,28 +99,24 @@ pub unsafe extern "C" fn pmemset_config_set_event_callback(
     callback: pmemset_event_callback,
     arg: *mut c_void,
 ) {
-    trace_call!(
+    let _ = call!(
         BASIC,
         "pmemset_config_set_event_callback",
-        "{config:p}, {callback:?}, {arg:p}"
+        ("{config:p}, {callback:?}, {arg:p}"),
+        {
+            let observer = match callback {
+                None => Observer::None,
+                Some(function) => Observer::Foreign {
+                    adapter: tell,
+                    callback: function as usize,
+                    arg: arg as usize,
+                },
+            };
+            // SAFETY: the caller's promises.
+            unsafe { object_alone(config, "config")? }.set_observer(observer);
+            Ok(())
+        }
     );
-    let observer = match callback {
-        None => Observer::None,
-        Some(function) => Observer::Foreign {
-            adapter: tell,
-            callback: function as usize,
-            arg: arg as usize,
-        },
-    };
-    // SAFETY: the caller's promises.
-    match unsafe { object_alone(config, "config") } {
-        Ok(config) => {
-            config.set_observer(observer);
-        }
-        Err(e) => {
-            fail("pmemset_config_set_event_callback", &e);
-        }
-    }
 }
 
 /// Calls a C callback with an event.

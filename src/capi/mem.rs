@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_uint, c_void};
 
 use super::types::*;
-use super::{fail, range_arg, set_arg, trace_call};
+use super::{call, range_arg, set_arg};
 use crate::error::Result;
 use crate::set::{Copying, Flags};
 
@@ -36,15 +36,15 @@ pub unsafe extern "C" fn pmemset_memmove(
     len: usize,
     flags: c_uint,
 ) -> *mut c_void {
-    trace_call!(
+    let _ = call!(
         CALLS,
         "pmemset_memmove",
-        "{set:p}, {pmemdest:p}, {src:p}, {len}, {flags:#x}"
+        ("{set:p}, {pmemdest:p}, {src:p}, {len}, {flags:#x}"),
+        {
+            // SAFETY: the caller's promises.
+            unsafe { copy(set, pmemdest, Copying::Move(src.cast()), len, flags) }
+        }
     );
-    // SAFETY: the caller's promises.
-    if let Err(e) = unsafe { copy(set, pmemdest, Copying::Move(src.cast()), len, flags) } {
-        fail("pmemset_memmove", &e);
-    }
     pmemdest
 }
 
@@ -57,15 +57,15 @@ pub unsafe extern "C" fn pmemset_memcpy(
     len: usize,
     flags: c_uint,
 ) -> *mut c_void {
-    trace_call!(
+    let _ = call!(
         CALLS,
         "pmemset_memcpy",
-        "{set:p}, {pmemdest:p}, {src:p}, {len}, {flags:#x}"
+        ("{set:p}, {pmemdest:p}, {src:p}, {len}, {flags:#x}"),
+        {
+            // SAFETY: the caller's promises.
+            unsafe { copy(set, pmemdest, Copying::Copy(src.cast()), len, flags) }
+        }
     );
-    // SAFETY: the caller's promises.
-    if let Err(e) = unsafe { copy(set, pmemdest, Copying::Copy(src.cast()), len, flags) } {
-        fail("pmemset_memcpy", &e);
-    }
     pmemdest
 }
 
@@ -78,14 +78,14 @@ pub unsafe extern "C" fn pmemset_memset(
     len: usize,
     flags: c_uint,
 ) -> *mut c_void {
-    trace_call!(
+    let _ = call!(
         CALLS,
         "pmemset_memset",
-        "{set:p}, {pmemdest:p}, {c}, {len}, {flags:#x}"
+        ("{set:p}, {pmemdest:p}, {c}, {len}, {flags:#x}"),
+        {
+            // SAFETY: the caller's promises.
+            unsafe { copy(set, pmemdest, Copying::Fill(c), len, flags) }
+        }
     );
-    // SAFETY: the caller's promises.
-    if let Err(e) = unsafe { copy(set, pmemdest, Copying::Fill(c), len, flags) } {
-        fail("pmemset_memset", &e);
-    }
     pmemdest
 }

@@ -33,12 +33,14 @@ pub(crate) mod types;
 mod types_111;
 pub(crate) mod types_112;
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ptr::{NonNull, null_mut};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::granularity::Granularity;
 use crate::mem::try_box;
 use crate::set::part_map::Slot;
 use crate::set::{Core, Extent, Part, Set};
@@ -56,38 +58,128 @@ struct CPart {
     part: Part,
 }
 
-/// Ends a call: its failure becomes this thread's message and the code.
-fn end(function: &str, result: Result<()>) -> c_int {
-    match result {
-        Ok(()) => 0,
-        Err(e) => fail(function, &e),
-    }
+/// A call: its failure becomes this thread's message, and the log has what is asked for of its arguments and its result.
+macro_rules! call {
+    ($level:ident, $function:literal, ($($args:tt)*), $body:expr) => {{
+        let logged = $crate::trace::is_on();
+        if logged {
+            let call = format_args!(concat!($function, "({}) begins"), format_args!($($args)*));
+            $crate::trace::line($crate::trace::ALL, call);
+        }
+        let result = $crate::capi::run(|| $body);
+        if let Err(e) = &result {
+            $crate::capi::failed(e);
+        }
+        if logged {
+            let call = format_args!(concat!($function, "({})"), format_args!($($args)*));
+            $crate::capi::log_end($crate::trace::$level, call, &result);
+        }
+        result
+    }};
+}
+use call;
+
+#[inline(always)]
+fn run<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
+    body()
 }
 
 #[cold]
-fn fail(function: &str, e: &Error) -> c_int {
+fn failed(e: &Error) {
     error::set_message(e);
-    if trace::is_on() {
-        trace::line(
-            trace::ERRORS,
-            format_args!("{function} = {}: {e}", e.code()),
-        );
-    }
-    e.code()
 }
 
-/// Logs a call with its arguments, if that is asked for.
-macro_rules! trace_call {
-    ($level:ident, $function:literal, $($args:tt)*) => {
-        if $crate::trace::is_on() {
-            $crate::trace::line(
-                $crate::trace::$level,
-                format_args!(concat!($function, "({})"), format_args!($($args)*)),
-            );
-        }
-    };
+#[cold]
+fn log_end(level: u8, call: fmt::Arguments<'_>, result: &Result<impl Shown>) {
+    match result {
+        Ok(value) => trace::line(level, format_args!("{call} = 0{}", Value(value))),
+        Err(e) => trace::line(trace::ERRORS, format_args!("{call} = {}: {e}", e.code())),
+    }
 }
-use trace_call;
+
+/// The code of a result.
+#[inline]
+fn code<T>(result: Result<T>) -> c_int {
+    match result {
+        Ok(_) => 0,
+        Err(e) => e.code(),
+    }
+}
+
+/// What the log says of what a call has stored.
+trait Shown {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+}
+
+struct Value<'a, T>(&'a T);
+
+impl<T: Shown> fmt::Display for Value<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.show(f)
+    }
+}
+
+impl Shown for () {
+    fn show(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
+impl<T> Shown for *mut T {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, ", {:p}", *self)
+    }
+}
+
+impl Shown for usize {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, ", {self}")
+    }
+}
+
+impl Shown for Granularity {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, ", {}", self.name())
+    }
+}
+
+impl Shown for Extent {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, ", {:#x}, {} bytes", self.addr, self.len)
+    }
+}
+
+/// A part map that was found, referenced; or none.
+impl Shown for Option<NonNull<Slot>> {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(slot) = self else {
+            return f.write_str(", none");
+        };
+        // SAFETY: the reference that was taken keeps the slot; the program has no pointer to it yet but through its variable.
+        let at = unsafe { slot.as_ref() };
+        write!(f, ", {:p}: {:#x}, {} bytes", *slot, at.start(), at.size())
+    }
+}
+
+/// A path in the log: the end of it when it is long, without anything that ends a line or a quotation.
+///
+/// # Safety
+/// Made of NULL or a C string.
+struct Path(*const c_char);
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MOST: usize = 400;
+        if self.0.is_null() {
+            return f.write_str("NULL");
+        }
+        // SAFETY: the caller's promises.
+        let path = unsafe { CStr::from_ptr(self.0) }.to_bytes();
+        let tail = &path[path.len().saturating_sub(MOST)..];
+        let cut = if tail.len() < path.len() { "..." } else { "" };
+        write!(f, "\"{cut}{}\"", tail.escape_ascii())
+    }
+}
 
 /// An opaque type of the C interface, and what is behind a pointer to one.
 trait Opaque {
@@ -214,23 +306,24 @@ fn descriptor(extent: Extent) -> pmemset_part_descriptor {
 }
 
 /// Hands an object to C.
-fn object_out<C: Opaque>(out: Variable<*mut C>, object: C::Object) -> Result<()> {
-    out.store(Box::into_raw(try_box(object)?).cast());
-    Ok(())
+fn object_out<C: Opaque>(out: Variable<*mut C>, object: C::Object) -> Result<*mut C> {
+    let object = Box::into_raw(try_box(object)?).cast();
+    out.store(object);
+    Ok(object)
 }
 
-/// Deletes the object that a variable points to, if it points to any, and sets the variable to NULL.
+/// Deletes the object that a variable points to, if it points to any, and sets the variable to NULL. Returns what it was.
 ///
 /// # Safety
 /// The object must come from `object_out`, and nobody else may use it.
-unsafe fn object_delete<C: Opaque>(object: *mut *mut C, name: &'static str) -> Result<()> {
+unsafe fn object_delete<C: Opaque>(object: *mut *mut C, name: &'static str) -> Result<*mut C> {
     // SAFETY: as the module says.
     let variable = unsafe { Variable::arg(object, name)? };
     let old = variable.load();
     variable.store(null_mut());
     // SAFETY: as the caller promises; the pointer is gone from where it was.
     unsafe { object_drop(old) };
-    Ok(())
+    Ok(old)
 }
 
 /// # Safety

@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr::{NonNull, null_mut};
 
 use super::types::*;
-use super::{Variable, behind, descriptor, end, fail, object, range_arg, set_arg, trace_call};
+use super::{Variable, behind, call, code, descriptor, object, range_arg, set_arg};
 use crate::error::Result;
 use crate::set::Extent;
 use crate::set::part_map::Slot;
@@ -14,19 +14,22 @@ use crate::set::part_map::Slot;
 /// # Safety
 /// `pmap` is NULL or points to a pointer.
 unsafe fn found(
-    function: &str,
     pmap: *mut *mut pmemset_part_map,
     name: &'static str,
     find: impl FnOnce() -> Result<Option<NonNull<Slot>>>,
-) {
+) -> Result<Option<NonNull<Slot>>> {
     // SAFETY: as the caller promises.
-    let done = unsafe { Variable::arg(pmap, name) }.and_then(|out| {
-        out.store(null_mut());
-        out.store(find()?.map_or(null_mut(), |slot| slot.as_ptr().cast()));
-        Ok(())
-    });
-    if let Err(e) = done {
-        fail(function, &e);
+    let out = unsafe { Variable::arg(pmap, name)? };
+    out.store(null_mut());
+    let found = find()?;
+    out.store(found.map_or(null_mut(), |slot| slot.as_ptr().cast()));
+    Ok(found)
+}
+
+fn extent_of(slot: &Slot) -> Extent {
+    Extent {
+        addr: slot.start(),
+        len: slot.size(),
     }
 }
 
@@ -36,13 +39,10 @@ pub unsafe extern "C" fn pmemset_first_part_map(
     set: *mut pmemset,
     pmap: *mut *mut pmemset_part_map,
 ) {
-    trace_call!(CALLS, "pmemset_first_part_map", "{set:p}, {pmap:p}");
-    // SAFETY: the caller's promises.
-    unsafe {
-        found("pmemset_first_part_map", pmap, "pmap", || {
-            set_arg(set)?.core().find_above(0)
-        });
-    }
+    let _ = call!(CALLS, "pmemset_first_part_map", ("{set:p}, {pmap:p}"), {
+        // SAFETY: the caller's promises.
+        unsafe { found(pmap, "pmap", || set_arg(set)?.core().find_above(0)) }
+    });
 }
 
 /// Stores a reference to the part map behind another in address order, or NULL.
@@ -52,14 +52,20 @@ pub unsafe extern "C" fn pmemset_next_part_map(
     cur: *mut pmemset_part_map,
     next: *mut *mut pmemset_part_map,
 ) {
-    trace_call!(CALLS, "pmemset_next_part_map", "{set:p}, {cur:p}, {next:p}");
-    // SAFETY: the caller's promises: a reference keeps the current part map.
-    unsafe {
-        found("pmemset_next_part_map", next, "next", || {
-            let set = set_arg(set)?;
-            set.core().find_above(object(cur, "cur")?.start())
-        });
-    }
+    let _ = call!(
+        CALLS,
+        "pmemset_next_part_map",
+        ("{set:p}, {cur:p}, {next:p}"),
+        {
+            // SAFETY: the caller's promises: a reference keeps the current part map.
+            unsafe {
+                found(next, "next", || {
+                    let set = set_arg(set)?;
+                    set.core().find_above(object(cur, "cur")?.start())
+                })
+            }
+        }
+    );
 }
 
 /// Stores a reference to the part map that contains an address, or NULL.
@@ -69,22 +75,21 @@ pub unsafe extern "C" fn pmemset_part_map_by_address(
     pmap: *mut *mut pmemset_part_map,
     addr: *mut c_void,
 ) -> c_int {
-    trace_call!(
+    code(call!(
         CALLS,
         "pmemset_part_map_by_address",
-        "{set:p}, {pmap:p}, {addr:p}"
-    );
-    let find = || -> Result<()> {
-        // SAFETY: the caller's promises.
-        let out = unsafe { Variable::arg(pmap, "pmap")? };
-        out.store(null_mut());
-        // SAFETY: the caller's promises.
-        let set = unsafe { set_arg(set)? };
-        range_arg(addr, 1, "addr")?;
-        out.store(set.core().find(addr as usize)?.as_ptr().cast());
-        Ok(())
-    };
-    end("pmemset_part_map_by_address", find())
+        ("{set:p}, {pmap:p}, {addr:p}"),
+        {
+            // SAFETY: the caller's promises.
+            unsafe {
+                found(pmap, "pmap", || {
+                    let set = set_arg(set)?;
+                    range_arg(addr, 1, "addr")?;
+                    set.core().find(addr as usize).map(Some)
+                })
+            }
+        }
+    ))
 }
 
 /// Returns the address and size of a part map; of NULL, nothing of size 0.
@@ -92,39 +97,27 @@ pub unsafe extern "C" fn pmemset_part_map_by_address(
 pub unsafe extern "C" fn pmemset_descriptor_part_map(
     pmap: *mut pmemset_part_map,
 ) -> pmemset_part_descriptor {
-    trace_call!(CALLS, "pmemset_descriptor_part_map", "{pmap:p}");
-    // SAFETY: the caller's reference keeps the slot.
-    let extent = match unsafe { object(pmap, "pmap") } {
-        Ok(slot) => Extent {
-            addr: slot.start(),
-            len: slot.size(),
-        },
-        Err(e) => {
-            fail("pmemset_descriptor_part_map", &e);
-            Extent { addr: 0, len: 0 }
-        }
-    };
-    descriptor(extent)
+    let extent = call!(CALLS, "pmemset_descriptor_part_map", ("{pmap:p}"), {
+        // SAFETY: the caller's reference keeps the slot.
+        Ok(extent_of(unsafe { object(pmap, "pmap")? }))
+    });
+    descriptor(extent.unwrap_or(Extent { addr: 0, len: 0 }))
 }
 
 /// Gives a reference to a part map back and sets the pointer to NULL; the set may be deleted already.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmemset_part_map_drop(pmap: *mut *mut pmemset_part_map) {
-    trace_call!(CALLS, "pmemset_part_map_drop", "{pmap:p}");
-    // SAFETY: the caller's promises.
-    match unsafe { Variable::arg(pmap, "pmap") } {
-        Ok(out) => {
-            let old = out.load();
-            out.store(null_mut());
-            if let Ok(slot) = behind(old, "*pmap") {
-                // SAFETY: the reference that is given back keeps the slot.
-                unsafe { Slot::drop_reference(slot) };
-            }
+    let _ = call!(CALLS, "pmemset_part_map_drop", ("{pmap:p}"), {
+        // SAFETY: the caller's promises.
+        let out = unsafe { Variable::arg(pmap, "pmap")? };
+        let old = out.load();
+        out.store(null_mut());
+        if let Ok(slot) = behind(old, "*pmap") {
+            // SAFETY: the reference that is given back keeps the slot.
+            unsafe { Slot::drop_reference(slot) };
         }
-        Err(e) => {
-            fail("pmemset_part_map_drop", &e);
-        }
-    }
+        Ok(old)
+    });
 }
 
 /// Removes a part map to which the caller has the only reference, and sets the pointer to NULL.
@@ -133,17 +126,23 @@ pub unsafe extern "C" fn pmemset_remove_part_map(
     set: *mut pmemset,
     part: *mut *mut pmemset_part_map,
 ) -> c_int {
-    trace_call!(BASIC, "pmemset_remove_part_map", "{set:p}, {part:p}");
-    let remove = || -> Result<()> {
-        // SAFETY: the caller's promises.
-        let set = unsafe { set_arg(set)? };
-        // SAFETY: the caller's promises.
-        let out = unsafe { Variable::arg(part, "part")? };
-        set.remove_slot(behind(out.load(), "*part")?)?;
-        out.store(null_mut());
-        Ok(())
-    };
-    end("pmemset_remove_part_map", remove())
+    code(call!(
+        BASIC,
+        "pmemset_remove_part_map",
+        ("{set:p}, {part:p}"),
+        {
+            // SAFETY: the caller's promises.
+            let set = unsafe { set_arg(set)? };
+            // SAFETY: the caller's promises.
+            let out = unsafe { Variable::arg(part, "part")? };
+            let slot = behind(out.load(), "*part")?;
+            // SAFETY: the caller's reference keeps the slot.
+            let extent = extent_of(unsafe { slot.as_ref() });
+            set.remove_slot(slot)?;
+            out.store(null_mut());
+            Ok(extent)
+        }
+    ))
 }
 
 /// Removes every part that has a byte in a range, all of them or none.
@@ -153,13 +152,18 @@ pub unsafe extern "C" fn pmemset_remove_range(
     addr: *mut c_void,
     len: usize,
 ) -> c_int {
-    trace_call!(BASIC, "pmemset_remove_range", "{set:p}, {addr:p}, {len}");
-    // SAFETY: the caller's promises.
-    let removed = unsafe { set_arg(set) }.and_then(|set| {
-        range_arg(addr, len, "addr")?;
-        set.remove_range(addr as usize, len)
-    });
-    end("pmemset_remove_range", removed)
+    code(call!(
+        BASIC,
+        "pmemset_remove_range",
+        ("{set:p}, {addr:p}, {len}"),
+        {
+            // SAFETY: the caller's promises.
+            unsafe { set_arg(set) }.and_then(|set| {
+                range_arg(addr, len, "addr")?;
+                set.remove_range(addr as usize, len)
+            })
+        }
+    ))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::types::*;
-use super::{end, range_arg, set_arg, trace_call};
+use super::{call, code, range_arg, set_arg};
 
 /// Makes a range durable.
 #[unsafe(no_mangle)]
@@ -12,36 +12,46 @@ pub unsafe extern "C" fn pmemset_persist(
     ptr: *mut c_void,
     size: usize,
 ) -> c_int {
-    trace_call!(CALLS, "pmemset_persist", "{set:p}, {ptr:p}, {size}");
-    // SAFETY: the caller's promises.
-    let done = unsafe { set_arg(set) }.and_then(|set| {
-        range_arg(ptr, size, "ptr")?;
-        // SAFETY: the caller's promises.
-        unsafe { set.persist(ptr.cast(), size) }
-    });
-    end("pmemset_persist", done)
+    code(call!(
+        CALLS,
+        "pmemset_persist",
+        ("{set:p}, {ptr:p}, {size}"),
+        {
+            // SAFETY: the caller's promises.
+            unsafe { set_arg(set) }.and_then(|set| {
+                range_arg(ptr, size, "ptr")?;
+                // SAFETY: the caller's promises.
+                unsafe { set.persist(ptr.cast(), size) }
+            })
+        }
+    ))
 }
 
 /// Begins to make a range durable; pmemset_drain() ends it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmemset_flush(set: *mut pmemset, ptr: *mut c_void, size: usize) -> c_int {
-    trace_call!(CALLS, "pmemset_flush", "{set:p}, {ptr:p}, {size}");
-    // SAFETY: the caller's promises.
-    let done = unsafe { set_arg(set) }.and_then(|set| {
-        range_arg(ptr, size, "ptr")?;
-        // SAFETY: the caller's promises.
-        unsafe { set.flush(ptr.cast(), size) }
-    });
-    end("pmemset_flush", done)
+    code(call!(
+        CALLS,
+        "pmemset_flush",
+        ("{set:p}, {ptr:p}, {size}"),
+        {
+            // SAFETY: the caller's promises.
+            unsafe { set_arg(set) }.and_then(|set| {
+                range_arg(ptr, size, "ptr")?;
+                // SAFETY: the caller's promises.
+                unsafe { set.flush(ptr.cast(), size) }
+            })
+        }
+    ))
 }
 
 /// Returns when everything flushed on the set before is durable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmemset_drain(set: *mut pmemset) -> c_int {
-    trace_call!(CALLS, "pmemset_drain", "{set:p}");
-    // SAFETY: the caller's promises.
-    let done = unsafe { set_arg(set) }.and_then(|set| set.drain());
-    end("pmemset_drain", done)
+    code(call!(CALLS, "pmemset_drain", ("{set:p}"), {
+        // SAFETY: the caller's promises.
+        unsafe { set_arg(set) }.and_then(|set| set.drain())
+    }))
 }
 
 /// Makes a range durable beyond the platform's own buffers.
@@ -51,11 +61,16 @@ pub unsafe extern "C" fn pmemset_deep_flush(
     ptr: *mut c_void,
     size: usize,
 ) -> c_int {
-    trace_call!(CALLS, "pmemset_deep_flush", "{set:p}, {ptr:p}, {size}");
-    // SAFETY: the caller's promises.
-    let done = unsafe { set_arg(set) }.and_then(|set| {
-        range_arg(ptr, size, "ptr")?;
-        set.deep_flush(ptr as usize, size)
-    });
-    end("pmemset_deep_flush", done)
+    code(call!(
+        CALLS,
+        "pmemset_deep_flush",
+        ("{set:p}, {ptr:p}, {size}"),
+        {
+            // SAFETY: the caller's promises.
+            unsafe { set_arg(set) }.and_then(|set| {
+                range_arg(ptr, size, "ptr")?;
+                set.deep_flush(ptr as usize, size)
+            })
+        }
+    ))
 }

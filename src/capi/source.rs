@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 
 use super::types::*;
 use super::types_112::pmemset_sds;
-use super::{Variable, end, fail, object, object_delete, object_out, range_arg, trace_call};
+use super::{Path, Variable, call, code, object, object_delete, object_out, range_arg};
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::source::sds::Sds;
@@ -29,15 +29,14 @@ unsafe fn path_arg<'a>(path: *const c_char) -> Result<&'a CStr> {
 unsafe fn make(
     src: *mut *mut pmemset_source,
     source: impl FnOnce() -> Result<Source>,
-) -> Result<()> {
+) -> Result<*mut pmemset_source> {
     // SAFETY: as the caller promises.
     let out = unsafe { Variable::arg(src, "src")? };
     out.store(std::ptr::null_mut());
-    object_out(out, source()?)?;
-    let made = out.load();
+    let made = object_out(out, source()?)?;
     // SAFETY: just made, and the caller's alone.
     unsafe { object(made, "src")? }.set_handle(made as usize);
-    Ok(())
+    Ok(made)
 }
 
 /// Makes a source of an existing file or device DAX.
@@ -46,10 +45,15 @@ pub unsafe extern "C" fn pmemset_source_from_file(
     src: *mut *mut pmemset_source,
     file: *const c_char,
 ) -> c_int {
-    trace_call!(BASIC, "pmemset_source_from_file", "{src:p}, {file:p}");
-    // SAFETY: the caller's promises.
-    let made = unsafe { make(src, || Source::open(path_arg(file)?)) };
-    end("pmemset_source_from_file", made)
+    code(call!(
+        BASIC,
+        "pmemset_source_from_file",
+        ("{src:p}, {}", Path(file)),
+        {
+            // SAFETY: the caller's promises.
+            unsafe { make(src, || Source::open(path_arg(file)?)) }
+        }
+    ))
 }
 
 /// Makes a source of a file, created or growing as the flags say.
@@ -59,14 +63,15 @@ pub unsafe extern "C" fn pmemset_xsource_from_file(
     file: *const c_char,
     flags: pmemset_source_flags,
 ) -> c_int {
-    trace_call!(
+    code(call!(
         BASIC,
         "pmemset_xsource_from_file",
-        "{src:p}, {file:p}, {flags:#x}"
-    );
-    // SAFETY: the caller's promises.
-    let made = unsafe { make(src, || Source::open_with(path_arg(file)?, flags)) };
-    end("pmemset_xsource_from_file", made)
+        ("{src:p}, {}, {flags:#x}", Path(file)),
+        {
+            // SAFETY: the caller's promises.
+            unsafe { make(src, || Source::open_with(path_arg(file)?, flags)) }
+        }
+    ))
 }
 
 /// Makes a source of an unnamed file in a directory; it grows when it is mapped and goes when it is closed.
@@ -75,10 +80,15 @@ pub unsafe extern "C" fn pmemset_source_from_temporary(
     src: *mut *mut pmemset_source,
     dir: *const c_char,
 ) -> c_int {
-    trace_call!(BASIC, "pmemset_source_from_temporary", "{src:p}, {dir:p}");
-    // SAFETY: the caller's promises.
-    let made = unsafe { make(src, || Source::temporary(path_arg(dir)?)) };
-    end("pmemset_source_from_temporary", made)
+    code(call!(
+        BASIC,
+        "pmemset_source_from_temporary",
+        ("{src:p}, {}", Path(dir)),
+        {
+            // SAFETY: the caller's promises.
+            unsafe { make(src, || Source::temporary(path_arg(dir)?)) }
+        }
+    ))
 }
 
 /// Makes a source of one of libpmem2's, which stays the caller's.
@@ -87,30 +97,36 @@ pub unsafe extern "C" fn pmemset_source_from_pmem2(
     src: *mut *mut pmemset_source,
     pmem2_src: *mut pmem2_source,
 ) -> c_int {
-    trace_call!(BASIC, "pmemset_source_from_pmem2", "{src:p}, {pmem2_src:p}");
-    // SAFETY: the caller's promises.
-    let made = unsafe {
-        make(src, || {
-            let source = NonNull::new(pmem2_src.cast::<c_void>());
-            Source::from_pmem2(source.ok_or(Error::InvalidPmem2Source("it is NULL"))?)
-        })
-    };
-    end("pmemset_source_from_pmem2", made)
+    code(call!(
+        BASIC,
+        "pmemset_source_from_pmem2",
+        ("{src:p}, {pmem2_src:p}"),
+        {
+            // SAFETY: the caller's promises.
+            unsafe {
+                make(src, || {
+                    let source = NonNull::new(pmem2_src.cast::<c_void>());
+                    Source::from_pmem2(source.ok_or(Error::InvalidPmem2Source("it is NULL"))?)
+                })
+            }
+        }
+    ))
 }
 
 /// Deletes a source and sets the pointer to NULL; its parts stay as they are.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmemset_source_delete(src: *mut *mut pmemset_source) -> c_int {
-    trace_call!(BASIC, "pmemset_source_delete", "{src:p}");
-    // SAFETY: the caller's promises.
-    let deleted = unsafe {
-        // What is mapped of it does not know it by this address any more.
-        if let Ok(source) = Variable::arg(src, "src").and_then(|src| object(src.load(), "*src")) {
-            source.set_handle(0);
+    code(call!(BASIC, "pmemset_source_delete", ("{src:p}"), {
+        // SAFETY: the caller's promises.
+        unsafe {
+            // What is mapped of it does not know it by this address any more.
+            if let Ok(source) = Variable::arg(src, "src").and_then(|src| object(src.load(), "*src"))
+            {
+                source.set_handle(0);
+            }
+            object_delete(src, "src")
         }
-        object_delete(src, "src")
-    };
-    end("pmemset_source_delete", deleted)
+    }))
 }
 
 /// Gives a source its shutdown state, which is copied, and says where pmemset_map() stores the state of the part.
@@ -120,19 +136,18 @@ pub unsafe extern "C" fn pmemset_source_set_sds(
     sds: *mut pmemset_sds,
     state_ptr: *mut pmemset_part_state_value,
 ) -> c_int {
-    trace_call!(
+    code(call!(
         BASIC,
         "pmemset_source_set_sds",
-        "{src:p}, {sds:p}, {state_ptr:p}"
-    );
-    let set = || -> Result<()> {
-        // SAFETY: the caller's promises.
-        let source = unsafe { object(src, "src")? };
-        // SAFETY: the caller's promises; the two types are laid out alike.
-        let sds = unsafe { Variable::arg(sds.cast::<Sds>(), "sds")? };
-        source.set_sds(&sds.load(), state_ptr as usize)
-    };
-    end("pmemset_source_set_sds", set())
+        ("{src:p}, {sds:p}, {state_ptr:p}"),
+        {
+            // SAFETY: the caller's promises.
+            let source = unsafe { object(src, "src")? };
+            // SAFETY: the caller's promises; the two types are laid out alike.
+            let sds = unsafe { Variable::arg(sds.cast::<Sds>(), "sds")? };
+            source.set_sds(&sds.load(), state_ptr as usize)
+        }
+    ))
 }
 
 /// Has pmemset_map() look for bad blocks of a source first, or not to, as it is at first.
@@ -141,18 +156,16 @@ pub unsafe extern "C" fn pmemset_source_set_badblock_detection(
     src: *mut pmemset_source,
     value: pmemset_bool,
 ) {
-    trace_call!(
+    let _ = call!(
         BASIC,
         "pmemset_source_set_badblock_detection",
-        "{src:p}, {value}"
-    );
-    // SAFETY: the caller's promises.
-    match unsafe { object(src, "src") } {
-        Ok(source) => source.set_badblock_detection(value != 0),
-        Err(e) => {
-            fail("pmemset_source_set_badblock_detection", &e);
+        ("{src:p}, {value}"),
+        {
+            // SAFETY: the caller's promises.
+            unsafe { object(src, "src")? }.set_badblock_detection(value != 0);
+            Ok(())
         }
-    }
+    );
 }
 
 /// Reads from a source; what its medium cannot give back is an error and not a signal.
@@ -163,19 +176,18 @@ pub unsafe extern "C" fn pmemset_source_pread_mcsafe(
     size: usize,
     offset: usize,
 ) -> c_int {
-    trace_call!(
+    code(call!(
         BASIC,
         "pmemset_source_pread_mcsafe",
-        "{src:p}, {buf:p}, {size}, {offset}"
-    );
-    let read = || -> Result<()> {
-        // SAFETY: the caller's promises.
-        let source = unsafe { object(src, "src")? };
-        range_arg(buf, size, "buf")?;
-        // SAFETY: the caller's promises.
-        unsafe { source.read(buf.cast(), size, offset) }
-    };
-    end("pmemset_source_pread_mcsafe", read())
+        ("{src:p}, {buf:p}, {size}, {offset}"),
+        {
+            // SAFETY: the caller's promises.
+            let source = unsafe { object(src, "src")? };
+            range_arg(buf, size, "buf")?;
+            // SAFETY: the caller's promises.
+            unsafe { source.read(buf.cast(), size, offset) }
+        }
+    ))
 }
 
 /// Writes to a source; what its medium does not take is an error and not a signal.
@@ -186,19 +198,18 @@ pub unsafe extern "C" fn pmemset_source_pwrite_mcsafe(
     size: usize,
     offset: usize,
 ) -> c_int {
-    trace_call!(
+    code(call!(
         BASIC,
         "pmemset_source_pwrite_mcsafe",
-        "{src:p}, {buf:p}, {size}, {offset}"
-    );
-    let write = || -> Result<()> {
-        // SAFETY: the caller's promises.
-        let source = unsafe { object(src, "src")? };
-        range_arg(buf, size, "buf")?;
-        // SAFETY: the caller's promises.
-        unsafe { source.write(buf.cast(), size, offset) }
-    };
-    end("pmemset_source_pwrite_mcsafe", write())
+        ("{src:p}, {buf:p}, {size}, {offset}"),
+        {
+            // SAFETY: the caller's promises.
+            let source = unsafe { object(src, "src")? };
+            range_arg(buf, size, "buf")?;
+            // SAFETY: the caller's promises.
+            unsafe { source.write(buf.cast(), size, offset) }
+        }
+    ))
 }
 
 /// Stores what offsets and lengths of a source's mappings must be multiples of.
@@ -207,14 +218,18 @@ pub unsafe extern "C" fn pmemset_source_alignment(
     src: *mut pmemset_source,
     alignment: *mut usize,
 ) -> c_int {
-    trace_call!(BASIC, "pmemset_source_alignment", "{src:p}, {alignment:p}");
-    let find = || -> Result<()> {
-        // SAFETY: the caller's promises.
-        let source = unsafe { object(src, "src")? };
-        // SAFETY: the caller's promises.
-        let out = unsafe { Variable::arg(alignment, "alignment")? };
-        out.store(source.alignment()?);
-        Ok(())
-    };
-    end("pmemset_source_alignment", find())
+    code(call!(
+        BASIC,
+        "pmemset_source_alignment",
+        ("{src:p}, {alignment:p}"),
+        {
+            // SAFETY: the caller's promises.
+            let source = unsafe { object(src, "src")? };
+            // SAFETY: the caller's promises.
+            let out = unsafe { Variable::arg(alignment, "alignment")? };
+            let found = source.alignment()?;
+            out.store(found);
+            Ok(found)
+        }
+    ))
 }
