@@ -134,7 +134,8 @@ pub enum Error {
     CannotCoalesce(usize, usize),
     /// No coalescing has this number.
     InvalidCoalescing(u32),
-    /// A part map is referenced (its address, references besides the one that is handed over).
+    /// A part map is referenced (its address, references besides the one that a removal takes over); or, with 0, nobody has the
+    /// reference that it should take over.
     PartMapInUse(usize, u32),
     /// A part map has as many references as can be counted (its address).
     TooManyReferences(usize),
@@ -265,7 +266,11 @@ impl fmt::Display for Error {
             ),
             NoRoom(len, _) => write!(f, "cannot map {len} bytes"),
             NotDurable(addr, len, _) => write!(f, "{len} bytes at {addr:#x} are not durable"),
-            NotMapped(addr, len) => write!(f, "nothing is mapped at {addr:#x} ({len} bytes)"),
+            // What the system's own words for it are misleads.
+            NotMapped(addr, len) => write!(
+                f,
+                "nothing is mapped at {addr:#x} ({len} bytes), which the system reports as"
+            ),
             NullPath => f.write_str("file path cannot be empty"),
             PathNotFound(name) => write!(f, "source path {name} does not exist"),
             SourceDeleted(name) => write!(f, "the source's file {name} has been deleted"),
@@ -327,9 +332,16 @@ impl fmt::Display for Error {
                 "no room for {len} bytes at {end:#x}, right behind the previous part map"
             ),
             InvalidCoalescing(value) => write!(f, "no part coalescing has the value {value}"),
+            PartMapInUse(addr, 0) => {
+                write!(f, "nobody has a reference to the part map at {addr:#x}")
+            }
+            PartMapInUse(addr, 1) => write!(
+                f,
+                "the part map at {addr:#x} is in use: 1 reference has to be dropped first"
+            ),
             PartMapInUse(addr, refs) => write!(
                 f,
-                "the part map at {addr:#x} is still referenced ({refs} times besides the caller's)"
+                "the part map at {addr:#x} is in use: {refs} references have to be dropped first"
             ),
             TooManyReferences(addr) => write!(
                 f,

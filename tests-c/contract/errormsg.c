@@ -124,6 +124,47 @@ int main(void)
 		free(longpath);
 	}
 
+	group("errormsg: how many references are in the way");
+	{
+		struct pmemset *set = new_set();
+		char *p = map_file(set, "f");
+		struct pmemset_part_map *pm = at(set, p), *more;
+
+		/* the caller's own, which this call does not take */
+		IS(pmemset_remove_range(set, p, 1), PMEMSET_E_PART_MAP_POSSIBLE_USE_AFTER_DROP);
+		m = pmemset_errormsg();
+		CHECKF(strstr(m, ": 1 reference has to be dropped first"), "%s", m);
+		more = at(set, p);
+		IS(pmemset_remove_range(set, p, 1), PMEMSET_E_PART_MAP_POSSIBLE_USE_AFTER_DROP);
+		CHECKF(strstr(m, ": 2 references have to be dropped first"), "%s", m);
+		/* which this one does */
+		IS(pmemset_remove_part_map(set, &pm), PMEMSET_E_PART_MAP_POSSIBLE_USE_AFTER_DROP);
+		CHECKF(strstr(m, ": 1 reference has to be dropped first"), "%s", m);
+		pmemset_part_map_drop(&more);
+		more = pm;
+		pmemset_part_map_drop(&more);
+		IS(pmemset_remove_part_map(set, &pm), PMEMSET_E_PART_MAP_POSSIBLE_USE_AFTER_DROP);
+		CHECKF(strstr(m, "nobody has a reference to the part map"), "%s", m);
+		IS(pmemset_delete(&set), 0);
+	}
+
+	group("errormsg: where nothing is mapped");
+	{
+		struct pmemset *set = new_set();
+		char *p = map_file(set, "f"), *outside;
+
+		outside = mmap(NULL, page_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		MUST(outside != MAP_FAILED && munmap(outside, page_size()) == 0);
+		for (int i = 0; i < 2; i++) { /* in the set's own address space, and out of it */
+			IS(pmemset_persist(set, i ? outside : p + (1 << 20), 5), -ENOMEM);
+			m = pmemset_errormsg();
+			/* not as if memory were short */
+			CHECKF(strstr(m, "nothing is mapped") && strstr(m, "which the system reports as: "), "%s", m);
+			CHECKF(!strcmp(m + strlen(m) - strlen(strerror(ENOMEM)), strerror(ENOMEM)), "%s", m);
+		}
+		IS(pmemset_delete(&set), 0);
+	}
+
 	group("errormsg: each thread has its own");
 	fail_path();
 	m = pmemset_errormsg();
