@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use super::types::*;
 use super::types_112::pmemset_sds;
 use super::{Path, Variable, call, code, object, object_delete, object_out, range_arg};
+use crate::codes;
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::source::sds::Sds;
@@ -56,6 +57,19 @@ pub unsafe extern "C" fn pmemset_source_from_file(
     ))
 }
 
+/// What a caller can have meant. One for 1.11 passes 32 bits, and leaves in the upper half of the register whatever was there:
+/// to it bit 2 beside a flag that creates says that the file is to grow, which is what programs do with files that they
+/// create. To one for 1.12 the same says that it is not to grow; it may still give a mode, or a wrong one by mistake, but
+/// nothing that is no mode of any regular file.
+fn meant(flags: pmemset_source_flags) -> pmemset_source_flags {
+    const MODES: u64 = (libc::S_IFREG | 0o7777) as u64;
+    let grows = flags & u64::from(codes::PMEMSET_SOURCE_FILE_TRUNCATE_IF_NEEDED) != 0;
+    if grows && (flags >> 32) & !MODES != 0 {
+        return flags & u64::from(u32::MAX);
+    }
+    flags
+}
+
 /// Makes a source of a file, created or growing as the flags say.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmemset_xsource_from_file(
@@ -69,7 +83,7 @@ pub unsafe extern "C" fn pmemset_xsource_from_file(
         ("{src:p}, {}, {flags:#x}", Path(file)),
         {
             // SAFETY: the caller's promises.
-            unsafe { make(src, || Source::open_with(path_arg(file)?, flags)) }
+            unsafe { make(src, || Source::open_with(path_arg(file)?, meant(flags))) }
         }
     ))
 }

@@ -93,6 +93,73 @@ static int new_fd(const char *before)
 	return -1;
 }
 
+/*
+ * A program for 1.11 passes 32 bits, and what the other half of the register holds is whatever it was used for before. Through a
+ * pointer to what the function is called with in the end, so that a test can say what that is.
+ */
+static int open_with(const char *path, unsigned flags, uint64_t above)
+{
+	int (*open_in_full)(struct pmemset_source **, const char *, uint64_t) =
+		(int (*)(struct pmemset_source **, const char *, uint64_t))(void (*)(void))pmemset_xsource_from_file;
+	struct pmemset_source *src = NULL;
+	int rc = open_in_full(&src, path, above << 32 | flags);
+
+	CHECK((rc == 0) == (src != NULL));
+	if (src)
+		IS(pmemset_source_delete(&src), 0);
+	return rc;
+}
+
+static mode_t mode_made(const char *path)
+{
+	struct stat st;
+	mode_t mode = stat(path, &st) == 0 ? st.st_mode & 07777 : 0xffff;
+
+	unlink(path);
+	return mode;
+}
+
+static void upper_half(void)
+{
+	/* halves of pointers, lengths, -1, kinds of files that are none */
+	static const uint64_t garbage[] = { 0x7ffd, 0x5555, 0x7f12, 0x1234, 0xffffffff, 0xdeadbeef, 0x10000, 1ull << 31, 0x12345, 020644,
+		0170000 };
+	const unsigned always = PMEMSET_SOURCE_FILE_CREATE_ALWAYS, needed = PMEMSET_SOURCE_FILE_CREATE_IF_NEEDED,
+		grow = PMEMSET_SOURCE_FILE_TRUNCATE_IF_NEEDED, creating[] = { always, needed, always | needed };
+
+	for (size_t g = 0; g < sizeof garbage / sizeof garbage[0]; g++) {
+		for (size_t c = 0; c < 3; c++) {
+			IS(open_with("upper", creating[c] | grow, garbage[g]), 0);
+			IS(mode_made("upper"), 0644);
+			/* what no program for 1.12 says with a right mode is an error there; without bit 2 that is all it can be */
+			IS(open_with("upper", creating[c], garbage[g]), PMEMSET_E_INVALID_SOURCE_FILE_CREATE_FLAGS);
+			IS(mode_made("upper"), 0xffff);
+			/* unknown bits below stay unknown */
+			IS(open_with("upper", creating[c] | grow | 8, garbage[g]), PMEMSET_E_INVALID_SOURCE_FILE_CREATE_FLAGS);
+		}
+		IS(open_with("upper", 0, garbage[g]), PMEMSET_E_INVALID_SOURCE_PATH);
+		IS(open_with("upper", grow, garbage[g]), -ENOENT);
+		make_file("upper", 0);
+		IS(open_with("upper", grow, garbage[g]), 0);
+		unlink("upper");
+	}
+	/* modes, right ones and wrong ones, are what they are in 1.12, with and without bit 2 */
+	for (size_t c = 0; c < 6; c++) {
+		unsigned flags = creating[c % 3] | (c < 3 ? 0 : grow);
+
+		IS(open_with("upper", flags, 0600), 0);
+		IS(mode_made("upper"), 0600);
+		IS(open_with("upper", flags, 0777), 0);
+		IS(mode_made("upper"), 0755);
+		IS(open_with("upper", flags, 0), 0);
+		IS(mode_made("upper"), 0644);
+		IS(open_with("upper", flags, 01000), PMEMSET_E_INVALID_SOURCE_FILE_CREATE_FLAGS);
+		IS(open_with("upper", flags, 04755), PMEMSET_E_INVALID_SOURCE_FILE_CREATE_FLAGS);
+		IS(open_with("upper", flags, 0100644), PMEMSET_E_INVALID_SOURCE_FILE_CREATE_FLAGS); /* st_mode of a file */
+		IS(mode_made("upper"), 0xffff);
+	}
+}
+
 int main(void)
 {
 	struct pmemset_source *src = NULL;
@@ -223,6 +290,9 @@ int main(void)
 	accepted(&src, pmemset_xsource_from_file(&src, "link", always)); /* through the link */
 	CHECK(file_size("f") == 0);
 	make_file("f", 1 << 20);
+
+	group("source: anything in the upper half of a register");
+	upper_half();
 
 	group("source: unknown flags");
 	for (int bit = 3; bit < 32; bit++) {
