@@ -9,6 +9,8 @@ use crate::error::{Error, code_to_errno};
 /// Enough for every message: names are cut at 87 bytes. No more, since the thread number has all thread-local memory of the
 /// library in the static block, where glibc has 1664 bytes for everything that is opened at run time.
 const SIZE: usize = 320;
+// pmemset_perror puts one on the stack, and as much again and more of what the program has to say.
+const _: () = assert!(SIZE < 512);
 
 thread_local! {
     // Fixed and without a destructor: setting a message must not fail, and a thread may outlive the library's handle.
