@@ -1,4 +1,4 @@
-//! Compiles what cannot be written in stable Rust (a C variadic, a model of thread-local storage) and names the plain cdylib.
+//! Compiles what cannot be written in stable Rust (a C variadic, a model of thread-local storage, weak symbols) and names the plain cdylib.
 
 use std::process::Command;
 
@@ -6,10 +6,12 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=src/capi/perror.c");
     println!("cargo:rerun-if-changed=src/thread.c");
+    println!("cargo:rerun-if-changed=src/order.c");
 
     let mut c = cc::Build::new();
     c.file("src/capi/perror.c")
         .file("src/thread.c")
+        .file("src/order.c")
         .std("gnu99")
         .warnings(true)
         .extra_warnings(true)

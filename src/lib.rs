@@ -42,6 +42,7 @@ mod error;
 mod event;
 mod granularity;
 mod mem;
+mod order;
 #[doc(hidden)]
 pub mod persist;
 mod pmem2;

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::mem::lock;
+use crate::order;
 
 mod storage;
 pub(crate) use storage::{
@@ -375,6 +376,7 @@ fn map(addr: usize, len: usize, prot: i32, flags: i32, fd: RawFd, offset: u64) -
     if p == libc::MAP_FAILED {
         Err(errno())
     } else {
+        order::takes(&order::KERNEL);
         Ok(p as usize)
     }
 }
@@ -448,6 +450,7 @@ pub(crate) fn split_undo(addr: usize, len: usize) {
 /// # Safety
 /// The range must be the caller's, and nobody uses it any more.
 pub(crate) unsafe fn try_unmap(addr: usize, len: usize) -> SysResult<()> {
+    order::gives(&order::KERNEL);
     // SAFETY: as the caller promises.
     check(unsafe { libc::munmap(addr as *mut _, len) })
 }

@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 
 use crate::error::Result;
 use crate::mem;
+use crate::order;
 use crate::sync::{AtomicUsize, Ordering, fence};
 
 /// Entries of a node, so that three levels hold 59 000. A larger node takes longer to search, a smaller one makes for more
@@ -29,8 +30,10 @@ pub(crate) struct Version(AtomicUsize);
 
 impl Version {
     /// What a reader begins with; `None` while a writer is at work.
+    #[inline]
     pub(crate) fn begin(&self) -> Option<Reading<'_>> {
         let seen = self.0.load(Ordering::Acquire);
+        order::takes(self);
         (seen % 2 == 0).then_some(Reading {
             version: self,
             seen,
@@ -57,7 +60,14 @@ pub(crate) struct Writing<'a> {
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
+        order::gives(self.version);
         self.version.0.store(self.next, Ordering::Release);
+    }
+}
+
+impl Drop for Version {
+    fn drop(&mut self) {
+        order::forgets(self);
     }
 }
 

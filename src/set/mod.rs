@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::granularity::Granularity;
 use crate::mem::{self, lock};
+use crate::order;
 use crate::persist::log::Log;
 use crate::persist::page::{self, Engine};
 use crate::source::Mapped;
@@ -165,6 +166,7 @@ impl Set {
         let required = config
             .required_granularity()
             .ok_or(Error::GranularityNotSet)?;
+        order::look();
         let maps = Tree::new()?;
         let parts = Tree::new()?;
         let arena = match config.reservation() {
@@ -320,7 +322,9 @@ impl Drop for Set {
 
 impl Core {
     pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        lock(&self.inner)
+        let inner = lock(&self.inner);
+        order::takes(&self.version);
+        inner
     }
 
     /// Finds a part map and takes a reference to it, without the lock as long as that works.

@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicPtr;
 
 use crate::error::{Error, Result};
 use crate::mem;
+use crate::order;
 use crate::persist::log::Log;
 use crate::sync::{self, AtomicUsize, Ordering};
 
@@ -91,6 +92,7 @@ impl Slot {
     pub(crate) unsafe fn drop_reference(this: NonNull<Slot>) {
         // SAFETY: as the caller promises.
         let slot = unsafe { this.as_ref() };
+        order::gives(slot);
         // SAFETY: as the caller promises.
         if unsafe { !slot.drop_in(slot.word_of(sync::shard() % SHARDS)) } {
             // SAFETY: as the caller promises.
@@ -195,6 +197,7 @@ impl Slot {
             held += word.fetch_or(CLAIMED, Ordering::AcqRel) & COUNT;
         }
         if held == allowed {
+            order::takes(self);
             return Ok(());
         }
         self.unclaim(false);

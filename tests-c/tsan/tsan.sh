@@ -22,7 +22,7 @@ gcc -fsanitize=thread -o "$work/empty" "$work/empty.c" 2>/dev/null || missing "g
 
 host=$(rustc +nightly -vV | sed -n 's/^host: //p')
 # opt-level: the sanitizer sees what the shipped library does, without inlining across what it watches.
-if ! CARGO_TARGET_DIR=$target/tsan RUSTFLAGS="-Zsanitizer=thread" CARGO_PROFILE_RELEASE_LTO=false \
+if ! CARGO_TARGET_DIR=$target/tsan RUSTFLAGS="-Zsanitizer=thread --cfg pmemset_instrumented" CARGO_PROFILE_RELEASE_LTO=false \
 	CARGO_PROFILE_RELEASE_DEBUG=1 cargo +nightly rustc --quiet --locked --release --lib --crate-type staticlib \
 	--target "$host" -Zbuild-std=std,panic_abort >"$work/build" 2>&1; then
 	cat "$work/build"
