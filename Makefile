@@ -5,6 +5,7 @@ PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR     ?= $(PREFIX)/share/man
+DATADIR    ?= $(PREFIX)/share
 DESTDIR    ?=
 
 CARGO   ?= cargo
@@ -28,6 +29,7 @@ Q      := $(if $(V),,@)
 
 MAN3 := $(wildcard man/*.3)
 MAN7 := $(wildcard man/*.7)
+SUPP := $(wildcard tools/suppressions/*.supp)
 
 .DELETE_ON_ERROR:
 .PHONY: all shared static install uninstall check check-guest soak bench demo header clean help FORCE
@@ -39,8 +41,8 @@ static: $(OUT)/libpmemset.a
 
 help:
 	@echo 'make            build $(OUT)/$(REAL) and $(OUT)/libpmemset.a'
-	@echo 'make install    install libraries, header, pkg-config file and man pages:'
-	@echo '                PREFIX=$(PREFIX) LIBDIR INCLUDEDIR MANDIR DESTDIR'
+	@echo 'make install    install libraries, header, pkg-config file, man pages and suppressions for race detectors:'
+	@echo '                PREFIX=$(PREFIX) LIBDIR INCLUDEDIR MANDIR DATADIR DESTDIR'
 	@echo 'make uninstall  remove what install put there (same variables)'
 	@echo 'make demo       build and run a short program over real files'
 	@echo 'make check      every test; the last line counts them'
@@ -92,6 +94,8 @@ install: all
 		-e 's|@INCLUDEDIR@|$(INCLUDEDIR:$(PREFIX)/%=$${prefix}/%)|' libpmemset.pc.in \
 		>'$(DESTDIR)$(LIBDIR)/pkgconfig/libpmemset.pc'
 	chmod 644 '$(DESTDIR)$(LIBDIR)/pkgconfig/libpmemset.pc'
+	$(INSTALL) -d '$(DESTDIR)$(DATADIR)/libpmemset'
+	$(INSTALL) -m 644 $(SUPP) '$(DESTDIR)$(DATADIR)/libpmemset'
 ifneq ($(MAN3)$(MAN7),)
 	DESTDIR='$(DESTDIR)' MANDIR='$(MANDIR)' tools/man.sh install
 endif
@@ -99,7 +103,8 @@ endif
 uninstall:
 	rm -f '$(DESTDIR)$(LIBDIR)/$(REAL)' '$(DESTDIR)$(LIBDIR)/$(SONAME)' '$(DESTDIR)$(LIBDIR)/libpmemset.so' \
 		'$(DESTDIR)$(LIBDIR)/libpmemset.a' '$(DESTDIR)$(INCLUDEDIR)/libpmemset.h' \
-		'$(DESTDIR)$(LIBDIR)/pkgconfig/libpmemset.pc'
+		'$(DESTDIR)$(LIBDIR)/pkgconfig/libpmemset.pc' $(SUPP:tools/suppressions/%='$(DESTDIR)$(DATADIR)/libpmemset/%')
+	rmdir '$(DESTDIR)$(DATADIR)/libpmemset' 2>/dev/null || true
 	DESTDIR='$(DESTDIR)' MANDIR='$(MANDIR)' tools/man.sh uninstall
 
 # Files that exist everywhere, as copies, since the demo edits what it is given.

@@ -17,7 +17,7 @@ stage=$work/prefix
 warn="-Wall -Wextra -Werror"
 cc=${CC:-cc}
 export LC_ALL=C
-unset LD_PRELOAD LD_LIBRARY_PATH MAKEFLAGS MAKELEVEL MFLAGS PREFIX LIBDIR INCLUDEDIR MANDIR DESTDIR
+unset LD_PRELOAD LD_LIBRARY_PATH MAKEFLAGS MAKELEVEL MFLAGS PREFIX LIBDIR INCLUDEDIR MANDIR DATADIR DESTDIR
 # The tests say themselves what they want of these.
 unset PMEM2_FORCE_GRANULARITY PMEMSET_EAGER_FLUSH PMEMSET_LOG_LEVEL PMEMSET_LOG_FILE PMEM_NO_CLWB PMEM_NO_CLFLUSHOPT \
 	PMEM_NO_MOVNT PMEM_MOVNT_THRESHOLD
@@ -210,6 +210,8 @@ step_miri() { script "miri" tests/miri.sh; }
 
 step_tsan() { script "tsan" tests-c/tsan/tsan.sh; }
 
+step_sanitize() { script "sanitize" tests-c/sanitize/sanitize.sh; }
+
 step_cross() { script "cross" tests/cross.sh; }
 
 step_guest() { script "guest" tests/guest/check.sh; }
@@ -222,7 +224,7 @@ step_fuzz() {
 title setup
 if .ci/setup; then
 	echo "ok setup"
-	for step in ${CHECK:-fmt clippy rust build header scripts man examples contract valgrind fuzz loom miri tsan cross guest}; do
+	for step in ${CHECK:-fmt clippy rust build header scripts man examples contract valgrind fuzz loom miri tsan sanitize cross guest}; do
 		title "$step"
 		"step_$step"
 	done

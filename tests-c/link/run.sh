@@ -19,7 +19,7 @@ archive=$target/lib/libpmemset.a
 status=0
 export LC_ALL=C
 unset LD_PRELOAD LD_LIBRARY_PATH PKG_CONFIG_PATH PKG_CONFIG_LIBDIR PKG_CONFIG_SYSROOT_DIR MAKEFLAGS MAKELEVEL PREFIX \
-	LIBDIR INCLUDEDIR MANDIR DESTDIR
+	LIBDIR INCLUDEDIR MANDIR DATADIR DESTDIR
 
 ok() { echo "ok link: $1"; }
 bad() { echo "FAIL link: $1"; sed 's/^/    /' "$work/log" 2>/dev/null | head -20; status=1; }
@@ -68,7 +68,7 @@ does "the shared object is below 1.5 MB, the archive below 3 MB (bytes: $sizes)"
 # --- install and uninstall
 
 dest=$work/dest
-staged() { make -s -C "$root" "$1" DESTDIR="$dest" PREFIX=/opt/pm LIBDIR=/opt/pm/lib/arch INCLUDEDIR=/opt/pm/inc MANDIR=/opt/pm/man; }
+staged() { make -s -C "$root" "$1" DESTDIR="$dest" PREFIX=/opt/pm LIBDIR=/opt/pm/lib/arch INCLUDEDIR=/opt/pm/inc MANDIR=/opt/pm/man DATADIR=/opt/pm/data; }
 listing() { (cd "$dest" && find . ! -type d | sort | while read -r f; do
 	if [ -L "$f" ]; then echo "$f -> $(readlink "$f")"; else stat -c '%n %a' "$f"; fi; done) | sed 's,^\./,,'; }
 expected() {
@@ -78,6 +78,9 @@ expected() {
 	echo "opt/pm/lib/arch/libpmemset.so.1 -> libpmemset.so.1.0.0"
 	echo "opt/pm/lib/arch/libpmemset.so.1.0.0 755"
 	echo "opt/pm/lib/arch/pkgconfig/libpmemset.pc 644"
+	for file in "$root"/tools/suppressions/*.supp; do
+		echo "opt/pm/data/libpmemset/$(basename "$file") 644"
+	done
 	for page in "$root"/man/*.[37]; do
 		[ -e "$page" ] || continue
 		sec=${page##*.}
