@@ -24,6 +24,8 @@ REAL   := $(SONAME).0.0
 NAMES  := $(shell sed -n 's/^\t\t\(pmemset_[a-z0-9_]*\);$$/\1/p' libpmemset.map)
 KEEP   := $(NAMES:%=-u %)
 comma  := ,
+# Absent where the compiler has another, which it then links by itself.
+UNWINDER = $(wildcard $(shell $(CC) -print-file-name=libgcc_eh.a))
 # V=1 shows the commands.
 Q      := $(if $(V),,@)
 
@@ -53,31 +55,38 @@ help:
 	@echo 'make header     make include/libpmemset.h anew from the Rust sources'
 	@echo 'make clean      remove everything built'
 
-# cargo knows what is stale. Paths of this machine stay out of the library.
+# cargo knows what is stale. Paths of this machine stay out of the library. The standard library's thread-local variables
+# would ask the loader for __tls_get_addr; by descriptor they do without, which is how it is on every processor but x86-64.
+# Since thread.c has put the library into the memory that the loader sets aside for each thread, the two give the same.
 $(RUSTLIB): FORCE
-	@sep=$$(printf '\037'); remap() { printf '%s--remap-path-prefix=%s=%s' "$$3" "$$1" "$$2"; }; \
-	CARGO_ENCODED_RUSTFLAGS="$$(remap "$$(rustc --print sysroot)" rust)$$(remap "$${CARGO_HOME:-$$HOME/.cargo}" cargo "$$sep")$$(remap '$(CURDIR)' libpmemset "$$sep")" \
-	CARGO_TARGET_DIR='$(SHIP)' $(CARGO) rustc --quiet --locked --release --lib --crate-type staticlib
+	@rustc=$${RUSTC:-rustc}; set --; \
+	case "$${CARGO_BUILD_TARGET:-$$($$rustc -vV | sed -n 's/^host: //p')}" in \
+	x86_64*) ! $$rustc -C llvm-args=-enable-tlsdesc --print cfg >/dev/null 2>&1 || set -- -C llvm-args=-enable-tlsdesc ;; \
+	esac; \
+	CARGO_TARGET_DIR='$(SHIP)' $(CARGO) rustc --quiet --locked --release --lib --crate-type staticlib -- \
+		--remap-path-prefix="$$($$rustc --print sysroot)=rust" --remap-path-prefix="$${CARGO_HOME:-$$HOME/.cargo}=cargo" \
+		--remap-path-prefix='$(CURDIR)=libpmemset' "$$@"
 
 # rustc gives the linker a version script of its own, so it is cc that links the shared object.
-# Thread-local state outlives dlclose, hence nodelete.
+# Thread-local state outlives dlclose, hence nodelete. The unwinder prints a panic's trace and nothing else: no function with
+# a table for it is ever below one of the caller's, so that it may be a copy of our own and libgcc_s need not be there.
 $(OUT)/$(REAL): $(RUSTLIB) libpmemset.map Makefile
 	@mkdir -p $(OUT)
 	@echo 'linking $@'
 	$(Q)$(CC) -shared -o $@ $(addprefix -Wl$(comma)-u$(comma),$(NAMES)) $(RUSTLIB) \
 		-Wl,-soname,$(SONAME) -Wl,--version-script=libpmemset.map -Wl,--no-undefined-version \
 		-Wl,-z,defs,-z,relro,-z,now,-z,nodelete -Wl,--gc-sections,--as-needed,--strip-debug \
-		$(LDFLAGS) -lgcc_s -lpthread -ldl -lc
+		$(LDFLAGS) -static-libgcc -lpthread -ldl -lc
 	@ln -sf $(REAL) $(OUT)/$(SONAME)
 	@ln -sf $(SONAME) $(OUT)/libpmemset.so
 
-# One object with the interface as its only global names: Rust's own must not meet those of another
-# Rust library in the same program.
+# One object with the interface as its only global names: Rust's own must not meet those of another Rust library in the same
+# program. The unwinder is in it as it is in the shared object.
 $(OUT)/libpmemset.a: $(RUSTLIB) libpmemset.map Makefile
 	@mkdir -p $(OUT)
 	@printf '%s\n' $(NAMES) >$(OUT)/names
 	@echo 'packing $@'
-	$(Q)$(LD) -r --gc-sections $(KEEP) -o $(OUT)/pmemset.o $(RUSTLIB)
+	$(Q)$(LD) -r --gc-sections $(KEEP) -o $(OUT)/pmemset.o $(RUSTLIB) $(UNWINDER)
 	$(Q)$(OBJCOPY) --strip-debug -R .llvmbc -R .llvmcmd --keep-global-symbols=$(OUT)/names $(OUT)/pmemset.o
 	@rm -f $@
 	$(Q)$(AR) rcsD $@ $(OUT)/pmemset.o
