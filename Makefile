@@ -81,12 +81,13 @@ $(OUT)/$(REAL): $(RUSTLIB) libpmemset.map Makefile
 	@ln -sf $(SONAME) $(OUT)/libpmemset.so
 
 # One object with the interface as its only global names: Rust's own must not meet those of another Rust library in the same
-# program. The unwinder is in it as it is in the shared object.
+# program. For the same reason it has no groups: of two with one name the linker drops the second, also where the name that is
+# left belongs to our object alone. The unwinder is in it as it is in the shared object.
 $(OUT)/libpmemset.a: $(RUSTLIB) libpmemset.map Makefile
 	@mkdir -p $(OUT)
 	@printf '%s\n' $(NAMES) >$(OUT)/names
 	@echo 'packing $@'
-	$(Q)$(LD) -r --gc-sections $(KEEP) -o $(OUT)/pmemset.o $(RUSTLIB) $(UNWINDER)
+	$(Q)$(LD) -r --gc-sections --force-group-allocation $(KEEP) -o $(OUT)/pmemset.o $(RUSTLIB) $(UNWINDER)
 	$(Q)$(OBJCOPY) --strip-debug -R .llvmbc -R .llvmcmd --keep-global-symbols=$(OUT)/names $(OUT)/pmemset.o
 	@rm -f $@
 	$(Q)$(AR) rcsD $@ $(OUT)/pmemset.o

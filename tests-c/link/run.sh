@@ -161,6 +161,30 @@ run "the static program runs" "$work/static"
 self_contained() { readelf -d "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | tee /dev/stderr | diff - <(echo libc.so.6); }
 does "a program with the archive needs libc and nothing else" self_contained "$work/archive"
 
+# --- the archive in one program with another Rust library, in either order, away from the shared object
+
+rustc=${RUSTC:-rustc}
+# The first has its unwinding tables in the objects of the standard library, the second in its own, the third none.
+while read -r kind flags; do
+	other=$work/libother-$kind.a
+	# shellcheck disable=SC2086
+	does "another Rust library ($kind)" $rustc --edition 2024 $flags -o "$other" other.rs
+	for link in "" -static -static-pie; do
+		for order in "$work/only/libpmemset.a $other" "$other $work/only/libpmemset.a"; do
+			name="$(basename "${order% *}") before $(basename "${order#* }")${link:+ with $link}"
+			# shellcheck disable=SC2086
+			does "links $name" $cc -std=gnu99 $warn -I"$root/include" $link -o "$work/other" other.c $order -lpthread -ldl -lm
+			both() { (mkdir -p "$work/run" && cd "$work/run" && env -i timeout 60 "$work/other"); }
+			does "runs $name" both
+			rm -rf "$work/run" "$work/other"
+		done
+	done
+done <<-'END'
+	unwinding -Copt-level=2
+	merged -Copt-level=2 -Clto -Ccodegen-units=1
+	plain -Copt-level=0 -Cdebuginfo=1
+END
+
 # --- in a container of nothing but the C library
 
 # bare NAME DIR PROGRAM: PROGRAM runs with DIR as its root, where it finds what has been put there and nothing else.
