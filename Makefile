@@ -9,9 +9,17 @@ DATADIR    ?= $(PREFIX)/share
 DESTDIR    ?=
 
 CARGO   ?= cargo
-LD      ?= ld
-OBJCOPY ?= objcopy
 INSTALL ?= install
+
+# Those that belong to the compiler, so that CC alone says for which processor; make has built-in names for two of them.
+ifneq ($(filter default undefined,$(origin LD)),)
+LD       = $(shell $(CC) -print-prog-name=ld 2>/dev/null)
+endif
+ifneq ($(filter default undefined,$(origin AR)),)
+AR       = $(shell $(CC) -print-prog-name=ar 2>/dev/null)
+endif
+OBJCOPY ?= $(shell $(CC) -print-prog-name=objcopy 2>/dev/null)
+NM      ?= $(shell $(CC) -print-prog-name=nm 2>/dev/null)
 
 BUILD  := $(or $(CARGO_TARGET_DIR),target)
 # A target directory of its own: the flags below would make cargo rebuild what `cargo build` has built.
@@ -25,7 +33,7 @@ NAMES  := $(shell sed -n 's/^\t\t\(pmemset_[a-z0-9_]*\);$$/\1/p' libpmemset.map)
 KEEP   := $(NAMES:%=-u %)
 comma  := ,
 # Absent where the compiler has another, which it then links by itself.
-UNWINDER = $(wildcard $(shell $(CC) -print-file-name=libgcc_eh.a))
+UNWINDER = $(wildcard $(shell $(CC) -print-file-name=libgcc_eh.a 2>/dev/null))
 # V=1 shows the commands.
 Q      := $(if $(V),,@)
 
@@ -55,10 +63,25 @@ help:
 	@echo 'make header     make include/libpmemset.h anew from the Rust sources'
 	@echo 'make clean      remove everything built'
 
+# What has been built is built anew with other flags, here and, by itself, in cargo. build.rs hands CFLAGS to the compiler;
+# a compiler that does not take them says so here, in one line.
+$(OUT)/flags: export FLAGS = $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LD) $(RUSTLIB)
+$(OUT)/flags: FORCE
+	@mkdir -p $(OUT)
+	@echo 'int empty;' | $(CC) $(CPPFLAGS) $(CFLAGS) -x c -S -o - - >/dev/null
+	@printf '%s\n' "$$FLAGS" | cmp -s - $@ || printf '%s\n' "$$FLAGS" >$@
+
+$(OUT)/names: libpmemset.map
+	@mkdir -p $(OUT)
+	@printf '%s\n' $(NAMES) | LC_ALL=C sort >$@
+
 # cargo knows what is stale. Paths of this machine stay out of the library. The standard library's thread-local variables
 # would ask the loader for __tls_get_addr; by descriptor they do without, which is how it is on every processor but x86-64.
 # Since thread.c has put the library into the memory that the loader sets aside for each thread, the two give the same.
-$(RUSTLIB): FORCE
+ifneq ($(CPPFLAGS),)
+$(RUSTLIB): export override CFLAGS := $(CPPFLAGS) $(CFLAGS)
+endif
+$(RUSTLIB): FORCE | $(OUT)/flags
 	@rustc=$${RUSTC:-rustc}; set --; \
 	case "$${CARGO_BUILD_TARGET:-$$($$rustc -vV | sed -n 's/^host: //p')}" in \
 	x86_64*) ! $$rustc -C llvm-args=-enable-tlsdesc --print cfg >/dev/null 2>&1 || set -- -C llvm-args=-enable-tlsdesc ;; \
@@ -70,28 +93,32 @@ $(RUSTLIB): FORCE
 # rustc gives the linker a version script of its own, so it is cc that links the shared object.
 # Thread-local state outlives dlclose, hence nodelete. The unwinder prints a panic's trace and nothing else: no function with
 # a table for it is ever below one of the caller's, so that it may be a copy of our own and libgcc_s need not be there.
-$(OUT)/$(REAL): $(RUSTLIB) libpmemset.map Makefile
-	@mkdir -p $(OUT)
+# LDFLAGS come first, so that the last word on what makes it this library is said here; what they say of programs is no word on it.
+NOT_HERE = $(filter -static -static-pie -r -Wl$(comma)-static -Wl$(comma)-Bstatic -Wl$(comma)-pie -Wl$(comma)-r,$(LDFLAGS))
+$(OUT)/$(REAL): $(RUSTLIB) $(OUT)/flags $(OUT)/names libpmemset.map Makefile
+	$(if $(NOT_HERE),$(error LDFLAGS: no shared object can be linked with $(NOT_HERE); make static builds libpmemset.a alone))
 	@echo 'linking $@'
-	$(Q)$(CC) -shared -o $@ $(addprefix -Wl$(comma)-u$(comma),$(NAMES)) $(RUSTLIB) \
+	$(Q)$(CC) -shared $(filter-out -pie -no-pie,$(LDFLAGS)) -fPIC -fno-lto -static-libgcc -o $@ \
+		$(addprefix -Wl$(comma)-u$(comma),$(NAMES)) $(RUSTLIB) \
 		-Wl,-soname,$(SONAME) -Wl,--version-script=libpmemset.map -Wl,--no-undefined-version \
-		-Wl,-z,defs,-z,relro,-z,now,-z,nodelete -Wl,--gc-sections,--as-needed,--strip-debug \
-		$(LDFLAGS) -static-libgcc -lpthread -ldl -lc
+		-Wl,-z,defs,-z,relro,-z,now,-z,nodelete -Wl,--gc-sections,--as-needed,--strip-debug -lpthread -ldl -lc
+	@$(NM) -D --defined-only $@ | sed -n 's/.* T \(.*\)@@LIBPMEMSET_1\.0$$/\1/p' | LC_ALL=C sort | cmp -s - $(OUT)/names || \
+		{ echo '$@ would not have the interface: see CC and LDFLAGS' >&2; exit 1; }
 	@ln -sf $(REAL) $(OUT)/$(SONAME)
 	@ln -sf $(SONAME) $(OUT)/libpmemset.so
 
 # One object with the interface as its only global names: Rust's own must not meet those of another Rust library in the same
 # program. For the same reason it has no groups: of two with one name the linker drops the second, also where the name that is
 # left belongs to our object alone. The unwinder is in it as it is in the shared object.
-$(OUT)/libpmemset.a: $(RUSTLIB) libpmemset.map Makefile
-	@mkdir -p $(OUT)
-	@printf '%s\n' $(NAMES) >$(OUT)/names
+$(OUT)/libpmemset.a: $(RUSTLIB) $(OUT)/flags $(OUT)/names Makefile
 	@echo 'packing $@'
 	$(Q)$(LD) -r --gc-sections --force-group-allocation $(KEEP) -o $(OUT)/pmemset.o $(RUSTLIB) $(UNWINDER)
 	$(Q)$(OBJCOPY) --strip-debug -R .llvmbc -R .llvmcmd --keep-global-symbols=$(OUT)/names $(OUT)/pmemset.o
+	@$(NM) -g --defined-only $(OUT)/pmemset.o | sed 's/.* //' | LC_ALL=C sort | cmp -s - $(OUT)/names || \
+		{ echo '$@ would not have the interface: see CC and LD' >&2; exit 1; }
 	@rm -f $@
 	$(Q)$(AR) rcsD $@ $(OUT)/pmemset.o
-	@rm -f $(OUT)/pmemset.o $(OUT)/names
+	@rm -f $(OUT)/pmemset.o
 
 install: all
 	$(INSTALL) -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(INCLUDEDIR)'

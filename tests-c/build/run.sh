@@ -1,0 +1,145 @@
+#!/bin/bash
+# The library as distributions build it, with their flags. Prints one line for each test, "ok NAME" or "FAIL NAME"; tools/check.sh counts
+# them. Every build is a real one, in a target directory of its own.
+#     run.sh [PART...]    flags; all of them if none is given
+set -uo pipefail
+cd "$(dirname "$0")"
+root=$(cd ../.. && pwd)
+target=${CARGO_TARGET_DIR:-$root/target}
+case $target in /*) ;; *) target=$root/$target ;; esac
+mkdir -p "$target"
+# On disk rather than in /tmp, which may be in memory.
+work=$(mktemp -d -p "$target")
+trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
+warn="-Wall -Wextra -Werror"
+status=0
+export LC_ALL=C
+unset LD_PRELOAD LD_LIBRARY_PATH PKG_CONFIG_PATH PKG_CONFIG_LIBDIR PKG_CONFIG_SYSROOT_DIR MAKEFLAGS MAKELEVEL MFLAGS PREFIX \
+	LIBDIR INCLUDEDIR MANDIR DESTDIR CFLAGS CPPFLAGS LDFLAGS LD AR NM OBJCOPY RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET
+cc=${CC:-cc}
+unset CC
+
+ok() { echo "ok build: $1"; }
+bad() { echo "FAIL build: $1"; sed 's/^/    /' "$work/log" 2>/dev/null | head -20; status=1; }
+does() { local name=$1; shift; if "$@" >"$work/log" 2>&1; then ok "$name"; else bad "$name"; fi; }
+doesnt() { local name=$1; shift; if "$@" >"$work/log" 2>&1; then bad "$name"; else ok "$name"; fi; }
+skip() { echo "skip build: $1"; }
+
+out=$work/target
+sed -n 's/^\t\t\(pmemset_[a-z0-9_]*\);$/\1/p' "$root/libpmemset.map" | sort >"$work/names"
+# make, as called from a place where nothing of the project's own tests is set.
+make_() { env CARGO_TARGET_DIR="$out" make --no-print-directory -C "$root" "$@"; }
+
+exports() {
+	nm -D --defined-only "$1" | awk '$2 != "A" { print $2, $3 }' | sort >"$work/exported"
+	sed 's/.*/T &@@LIBPMEMSET_1.0/' "$work/names" | sort | diff - "$work/exported"
+}
+archived() { nm -g --defined-only "$1" | awk 'NF == 3 { print $3 }' | sort | diff "$work/names" -; }
+needs() { readelf -d "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | diff "${2:-"$work/libc"}" -; }
+echo libc.so.6 >"$work/libc"
+places() { [ ! -s "$1" ] || strings -a "$1" | grep -F -e "$root/" -e "${CARGO_HOME:-$HOME/.cargo}/" -e "${RUSTUP_HOME:-$HOME/.rustup}/" -e "$work"; }
+machine_code() { [ -s "$1" ] && ! readelf -SW "$1" | grep -F .gnu.lto_; }
+runs() { # runs PROGRAM
+	rm -rf "$work/run"
+	(mkdir "$work/run" && cd "$work/run" && timeout 60 "$1" >out 2>err; rc=$?; cat out err; [ $rc = 0 ] && grep -q '34 functions' out)
+}
+
+# right NAME: what is in $out/lib is the library, whatever the flags were.
+right() {
+	local so=$out/lib/libpmemset.so.1.0.0 archive=$out/lib/libpmemset.a how
+	does "$1: exports" exports "$so"
+	does "$1: the archive's names" archived "$archive"
+	does "$1: the archive is machine code" machine_code "$archive"
+	does "$1: needs libc and nothing else" needs "$so"
+	doesnt "$1: names no place of this machine" eval 'places "$so" || places "$archive"'
+	does "$1: a program links" $cc -std=gnu99 $warn -I"$root/include" -o "$work/shared" ../link/program.c -L"$out/lib" -lpmemset \
+		-Wl,-rpath,"$out/lib"
+	does "$1: it runs" runs "$work/shared"
+	for how in "" -static; do
+		does "$1: a program links the archive${how:+ with $how}" $cc $how -std=gnu99 $warn -I"$root/include" -o "$work/archive" \
+			../link/program.c "$archive" -lpthread -ldl
+		does "$1: it runs${how:+ with $how}" runs "$work/archive"
+	done
+}
+
+# says NAME PATTERN COMMAND...: the command fails and says why in one line, before what make says of itself.
+says() {
+	local name=$1 pattern=$2
+	shift 2
+	if "$@" >"$work/log" 2>&1; then
+		bad "$name"
+	elif grep -q -- "$pattern" "$work/log" && [ "$(grep -cvE '^linking |^make: \*\*\* (\[|Deleting)|^compilation terminated' "$work/log")" = 1 ]; then
+		ok "$name"
+	else
+		bad "$name"
+	fi
+}
+# refused NAME PATTERN VARIABLE=...: so does make, and it leaves no shared object.
+refused() {
+	rm -f "$out"/lib/libpmemset.so*
+	says "$1" "$2" make_ -s shared "${@:3}"
+	doesnt "$1, and there is none" test -e "$out/lib/libpmemset.so.1.0.0"
+}
+taken() { printf 'int empty;\n' | $cc "$@" -shared -fPIC -x c -o "$work/empty.so" - >/dev/null 2>&1; }
+
+part_flags() {
+	local more="" pack=""
+	taken -flto=auto && more="$more -flto=auto"
+	taken -fcf-protection && more="$more -fcf-protection"
+	taken -Wl,-z,pack-relative-relocs && pack=-Wl,-z,pack-relative-relocs
+	does "make with$more -fvisibility=hidden $pack" make_ CFLAGS="-O2 -g -fvisibility=hidden$more" LDFLAGS="-O2$more $pack"
+	right "lto"
+	if [ -n "$pack" ]; then
+		does "its relocations are packed" eval "readelf -dW '$out/lib/libpmemset.so.1.0.0' | grep RELR"
+	fi
+	more=${more/-flto=auto/}
+
+	# Debian's set with everything turned on, as it is from dpkg-buildflags; the flags for position independent programs are
+	# those of the time before its specs files.
+	does "make -j with Debian's flags" make_ -j2 RUSTFLAGS=-Cdebuginfo=1 CPPFLAGS="-Wdate-time -D_FORTIFY_SOURCE=2" \
+		CFLAGS="-g -O2 -ffile-prefix-map=$root=. -fPIE -fstack-protector-strong -Wformat -Werror=format-security" \
+		LDFLAGS="-fPIE -pie -Wl,-z,relro -Wl,-z,now -Wl,-Bsymbolic-functions"
+	right "Debian"
+	does "it is fortified" eval "nm -D '$out/lib/libpmemset.so.1.0.0' | grep '__[a-z]*printf_chk'"
+
+	does "RUSTFLAGS arrive" eval "readelf --debug-dump=info '$out/ship/release/libpmemset.a' 2>/dev/null |
+		grep -F ' src/lib.rs/@/pmemset' >/dev/null"
+	doesnt "what rustc does not take is an error" make_ RUSTFLAGS=-Cno-such-option
+
+	# Fedora's: the specs files are like its own.
+	printf '*cc1_options:\n+ %%{!r:%%{!fpie:%%{!fPIE:%%{!fpic:%%{!fPIC:%%{!fno-pic:-fPIE}}}}}}\n' >"$work/cc1"
+	printf '*self_spec:\n+ %%{!static:%%{!shared:%%{!r:-pie}}}\n\n*link:\n+ -z now\n' >"$work/ld"
+	local fedora="-O2 -flto=auto -ffat-lto-objects -fexceptions -g -grecord-gcc-switches -pipe -Wall -Werror=format-security"
+	fedora="$fedora -Wp,-U_FORTIFY_SOURCE,-D_FORTIFY_SOURCE=3 -Wp,-D_GLIBCXX_ASSERTIONS -fstack-protector-strong"
+	fedora="$fedora -fasynchronous-unwind-tables -fstack-clash-protection -fno-omit-frame-pointer"
+	if taken $fedora -specs="$work/cc1"; then
+		does "make with Fedora's flags" make_ CFLAGS="$fedora $more -specs=$work/cc1" \
+			LDFLAGS="-Wl,-z,relro -Wl,--as-needed $pack -Wl,-z,now -specs=$work/ld -Wl,--build-id=sha1"
+		right "Fedora"
+	else
+		skip "Fedora's flags: the compiler does not take them"
+	fi
+
+	if command -v clang >/dev/null; then
+		does "make with clang and its lto" make_ CC=clang CFLAGS="-O2 -flto=thin -fvisibility=hidden" LDFLAGS="-flto=thin"
+		right "clang"
+	else
+		skip "clang: there is none"
+	fi
+
+	refused "an option for static programs is refused" 'LDFLAGS: .* -static' LDFLAGS="-Wl,-O1 -static"
+	does "a name and a kind of others' are not taken" make_ -s shared LDFLAGS="-Wl,-soname,libother.so.2 -pie" CC="$cc"
+	does "it has its own" eval "readelf -dW '$out/lib/libpmemset.so.1.0.0' | grep -F '[libpmemset.so.1]'"
+	refused "an option that the compiler does not know is refused" 'no-such-option' CFLAGS="-O2 --no-such-option"
+	refused "specs that are not there are refused" 'no/such/specs' CFLAGS="-specs=/no/such/specs"
+	refused "a compiler that is not there is refused" 'no-such-cc' CC=no-such-cc
+	refused "flags that hide the interface are refused" interface LDFLAGS="-Wl,--exclude-libs,ALL"
+}
+
+for part in ${*:-flags}; do
+	case $part in
+	flags) part_flags ;;
+	*) bad "there is no part $part" ;;
+	esac
+done
+exit $status
