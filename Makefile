@@ -25,7 +25,7 @@ BUILD  := $(or $(CARGO_TARGET_DIR),target)
 # A target directory of its own: the flags below would make cargo rebuild what `cargo build` has built.
 SHIP   := $(BUILD)/ship
 OUT    := $(BUILD)/lib
-RUSTLIB := $(SHIP)/release/libpmemset.a
+RUSTLIB := $(SHIP)/$(if $(CARGO_BUILD_TARGET),$(CARGO_BUILD_TARGET)/)release/libpmemset.a
 
 SONAME := libpmemset.so.1
 REAL   := $(SONAME).0.0
@@ -89,6 +89,7 @@ $(RUSTLIB): FORCE | $(OUT)/flags
 	CARGO_TARGET_DIR='$(SHIP)' $(CARGO) rustc --quiet --locked --release --lib --crate-type staticlib -- \
 		--remap-path-prefix="$$($$rustc --print sysroot)=rust" --remap-path-prefix="$${CARGO_HOME:-$$HOME/.cargo}=cargo" \
 		--remap-path-prefix='$(CURDIR)=libpmemset' "$$@"
+	@[ -e $@ ] || { echo '$@ is not there: a target in the configuration of cargo is to be in CARGO_BUILD_TARGET' >&2; exit 1; }
 
 # rustc gives the linker a version script of its own, so it is cc that links the shared object.
 # Thread-local state outlives dlclose, hence nodelete. The unwinder prints a panic's trace and nothing else: no function with

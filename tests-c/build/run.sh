@@ -1,7 +1,7 @@
 #!/bin/bash
-# The library as distributions build it, with their flags. Prints one line for each test, "ok NAME" or "FAIL NAME"; tools/check.sh counts
+# The library as distributions and other people build it: with their flags, and for another processor. Prints one line for each test, "ok NAME" or "FAIL NAME"; tools/check.sh counts
 # them. Every build is a real one, in a target directory of its own.
-#     run.sh [PART...]    flags; all of them if none is given
+#     run.sh [PART...]    flags cross; all of them if none is given
 set -uo pipefail
 cd "$(dirname "$0")"
 root=$(cd ../.. && pwd)
@@ -136,9 +136,59 @@ part_flags() {
 	refused "flags that hide the interface are refused" interface LDFLAGS="-Wl,--exclude-libs,ALL"
 }
 
-for part in ${*:-flags}; do
+# For a processor that nothing here runs on, with the stable toolchain: all that says so is CARGO_BUILD_TARGET and CC.
+part_cross() {
+	local triple=aarch64-unknown-linux-gnu gcc=aarch64-linux-gnu-gcc emulator api how need=()
+	local so=$out/lib/libpmemset.so.1.0.0 archive=$out/lib/libpmemset.a
+	if ! [ -d "$(rustc --print sysroot)/lib/rustlib/$triple/lib" ] && ! { command -v rustup >/dev/null &&
+		timeout 600 rustup target add $triple >"$work/log" 2>&1 </dev/null; }; then
+		skip "aarch64: Rust's standard library for $triple is not installed"
+		return
+	fi
+	command -v $gcc >/dev/null || need+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+	command -v qemu-aarch64 >/dev/null || need+=(qemu-user)
+	if [ ${#need[@]} -gt 0 ] && ! { [ "$(id -u)" = 0 ] && command -v apt-get && apt-get update -q &&
+		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${need[@]}"; } </dev/null >"$work/log" 2>&1; then
+		skip "aarch64: please install ${need[*]}"
+		return
+	fi
+	# Its emulation of a later processor announces an instruction that it does not have.
+	emulator="qemu-aarch64 -cpu cortex-a72 -L /usr/aarch64-linux-gnu"
+
+	does "aarch64: make" make_ CARGO_BUILD_TARGET=$triple CC=$gcc CFLAGS="-O2 -flto=auto -mbranch-protection=standard"
+	does "aarch64: a shared object for it" eval "readelf -h '$so' | grep AArch64"
+	does "aarch64: an archive for it" eval "readelf -h '$archive' | grep AArch64"
+	does "aarch64: exports" exports "$so"
+	does "aarch64: the archive's names" archived "$archive"
+	does "aarch64: the archive is machine code" machine_code "$archive"
+	# Where a function that guards its stack finds the value is the loader's there.
+	printf '%s\n' libc.so.6 ld-linux-aarch64.so.1 >"$work/loader"
+	does "aarch64: needs libc, and at most the loader" eval 'needs "$so" || needs "$so" "$work/loader"'
+	for api in 111 112; do
+		does "aarch64: the header, api $api" $gcc -std=c99 -pedantic $warn -DPMEMSET_API_VERSION=$api -I"$root/include" \
+			-o "$work/header" ../header/contract.c "$archive" -lpthread -ldl
+		does "aarch64: it is the contract's, api $api" $emulator "$work/header"
+	done
+	does "aarch64: a program links" $gcc -std=gnu99 $warn -I"$root/include" -o "$work/shared" ../link/program.c -L"$out/lib" \
+		-lpmemset
+	printf '#!/bin/sh\nexec %s -E LD_LIBRARY_PATH=%s "%s"\n' "$emulator" "$out/lib" "$work/shared" >"$work/emulated"
+	chmod +x "$work/emulated"
+	does "aarch64: it runs" runs "$work/emulated"
+	for how in "" -static; do
+		does "aarch64: a program links the archive${how:+ with $how}" $gcc $how -std=gnu99 $warn -I"$root/include" \
+			-o "$work/archive" ../link/program.c "$archive" -lpthread -ldl
+		printf '#!/bin/sh\nexec %s "%s"\n' "$emulator" "$work/archive" >"$work/emulated"
+		does "aarch64: it runs${how:+ with $how}" runs "$work/emulated"
+	done
+	# The same directory, for this machine again: nothing of the other is left.
+	does "make for this machine after that" make_ shared
+	does "it is for this machine" eval "readelf -h '$so' | grep 'Machine:' | diff - <(readelf -h /proc/self/exe | grep 'Machine:')"
+}
+
+for part in ${*:-flags cross}; do
 	case $part in
 	flags) part_flags ;;
+	cross) part_cross ;;
 	*) bad "there is no part $part" ;;
 	esac
 done
