@@ -1,4 +1,4 @@
-# make [install] builds and installs the C library; see `make help`. cargo alone builds the Rust crate,
+# make builds the C library and make install installs it; see `make help`. cargo alone builds the Rust crate,
 # an archive and an unversioned shared object; here cc makes of it what C programs expect.
 
 PREFIX     ?= /usr/local
@@ -22,6 +22,9 @@ OBJCOPY ?= $(shell $(CC) -print-prog-name=objcopy 2>/dev/null)
 NM      ?= $(shell $(CC) -print-prog-name=nm 2>/dev/null)
 
 BUILD  := $(or $(CARGO_TARGET_DIR),target)
+ifneq ($(words $(BUILD)),1)
+$(error CARGO_TARGET_DIR: make cannot build in a directory with a space in its name: $(BUILD))
+endif
 # A target directory of its own: the flags below would make cargo rebuild what `cargo build` has built.
 SHIP   := $(BUILD)/ship
 OUT    := $(BUILD)/lib
@@ -37,10 +40,6 @@ UNWINDER = $(wildcard $(shell $(CC) -print-file-name=libgcc_eh.a 2>/dev/null))
 # V=1 shows the commands.
 Q      := $(if $(V),,@)
 
-MAN3 := $(wildcard man/*.3)
-MAN7 := $(wildcard man/*.7)
-SUPP := $(wildcard tools/suppressions/*.supp)
-
 .DELETE_ON_ERROR:
 .PHONY: all shared static install uninstall check check-guest soak bench demo header clean help FORCE
 
@@ -51,8 +50,8 @@ static: $(OUT)/libpmemset.a
 
 help:
 	@echo 'make            build $(OUT)/$(REAL) and $(OUT)/libpmemset.a'
-	@echo 'make install    install libraries, header, pkg-config file, man pages and suppressions for race detectors:'
-	@echo '                PREFIX=$(PREFIX) LIBDIR INCLUDEDIR MANDIR DATADIR DESTDIR'
+	@echo 'make install    install libraries, header, pkg-config file, man pages and suppressions for race detectors, once'
+	@echo '                they are built: PREFIX=$(PREFIX) LIBDIR INCLUDEDIR MANDIR DATADIR DESTDIR'
 	@echo 'make uninstall  remove what install put there (same variables)'
 	@echo 'make demo       build and run a short program over real files'
 	@echo 'make check      every test; the last line counts them'
@@ -121,29 +120,22 @@ $(OUT)/libpmemset.a: $(RUSTLIB) $(OUT)/flags $(OUT)/names Makefile
 	$(Q)$(AR) rcsD $@ $(OUT)/pmemset.o
 	@rm -f $(OUT)/pmemset.o
 
-install: all
-	$(INSTALL) -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(INCLUDEDIR)'
-	$(INSTALL) -m 755 $(OUT)/$(REAL) '$(DESTDIR)$(LIBDIR)/$(REAL)'
-	ln -sf $(REAL) '$(DESTDIR)$(LIBDIR)/$(SONAME)'
-	ln -sf $(SONAME) '$(DESTDIR)$(LIBDIR)/libpmemset.so'
-	$(INSTALL) -m 644 $(OUT)/libpmemset.a '$(DESTDIR)$(LIBDIR)/libpmemset.a'
-	$(INSTALL) -m 644 include/libpmemset.h '$(DESTDIR)$(INCLUDEDIR)/libpmemset.h'
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR:$(PREFIX)/%=$${prefix}/%)|' \
-		-e 's|@INCLUDEDIR@|$(INCLUDEDIR:$(PREFIX)/%=$${prefix}/%)|' libpmemset.pc.in \
-		>'$(DESTDIR)$(LIBDIR)/pkgconfig/libpmemset.pc'
-	chmod 644 '$(DESTDIR)$(LIBDIR)/pkgconfig/libpmemset.pc'
-	$(INSTALL) -d '$(DESTDIR)$(DATADIR)/libpmemset'
-	$(INSTALL) -m 644 $(SUPP) '$(DESTDIR)$(DATADIR)/libpmemset'
-ifneq ($(MAN3)$(MAN7),)
-	DESTDIR='$(DESTDIR)' MANDIR='$(MANDIR)' tools/man.sh install
-endif
+# install builds nothing, since root may have no cargo; but it comes after what is built by the same command.
+install uninstall: export OUT := $(OUT)
+install uninstall: export REAL := $(REAL)
+install uninstall: export SONAME := $(SONAME)
+install uninstall: export PREFIX := $(PREFIX)
+install uninstall: export LIBDIR := $(LIBDIR)
+install uninstall: export INCLUDEDIR := $(INCLUDEDIR)
+install uninstall: export MANDIR := $(MANDIR)
+install uninstall: export DATADIR := $(DATADIR)
+install uninstall: export DESTDIR := $(DESTDIR)
+install uninstall: export INSTALL := $(INSTALL)
+install: | $(filter all shared static,$(MAKECMDGOALS))
+	@tools/install.sh install
 
 uninstall:
-	rm -f '$(DESTDIR)$(LIBDIR)/$(REAL)' '$(DESTDIR)$(LIBDIR)/$(SONAME)' '$(DESTDIR)$(LIBDIR)/libpmemset.so' \
-		'$(DESTDIR)$(LIBDIR)/libpmemset.a' '$(DESTDIR)$(INCLUDEDIR)/libpmemset.h' \
-		'$(DESTDIR)$(LIBDIR)/pkgconfig/libpmemset.pc' $(SUPP:tools/suppressions/%='$(DESTDIR)$(DATADIR)/libpmemset/%')
-	rmdir '$(DESTDIR)$(DATADIR)/libpmemset' 2>/dev/null || true
-	DESTDIR='$(DESTDIR)' MANDIR='$(MANDIR)' tools/man.sh uninstall
+	@tools/install.sh uninstall
 
 # Files that exist everywhere, as copies, since the demo edits what it is given.
 demo: shared

@@ -13,7 +13,7 @@ run() {
 
 run PMEMSET_MODEL_CASES=$((n * 3000)) PMEMSET_MODEL_STEPS=120 cargo test --release --test model
 run FUZZ_SECONDS=110 FUZZ_SEED=$RANDOM fuzz/smoke.sh
-make --no-print-directory install PREFIX="$target/soak/prefix" >/dev/null || exit 1
+make --no-print-directory all install PREFIX="$target/soak/prefix" >/dev/null || exit 1
 PKG_CONFIG_PATH=$target/soak/prefix/lib/pkgconfig
 export PKG_CONFIG_PATH
 # shellcheck disable=SC2046

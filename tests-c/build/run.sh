@@ -1,7 +1,8 @@
 #!/bin/bash
-# The library as distributions and other people build it: with their flags, and for another processor. Prints one line for each test, "ok NAME" or "FAIL NAME"; tools/check.sh counts
+# The library as distributions and other people build it: with their flags, for another processor, installed by somebody
+# else into a place with a space in its name. Prints one line for each test, "ok NAME" or "FAIL NAME"; tools/check.sh counts
 # them. Every build is a real one, in a target directory of its own.
-#     run.sh [PART...]    flags cross; all of them if none is given
+#     run.sh [PART...]    flags cross install; all of them if none is given
 set -uo pipefail
 cd "$(dirname "$0")"
 root=$(cd ../.. && pwd)
@@ -185,10 +186,80 @@ part_cross() {
 	does "it is for this machine" eval "readelf -h '$so' | grep 'Machine:' | diff - <(readelf -h /proc/self/exe | grep 'Machine:')"
 }
 
-for part in ${*:-flags cross}; do
+listing() { (cd "$1" && find . | sort); }
+
+part_install() {
+	local prefix="$work/a prefix" dest="$work/a stage" flags
+	mkdir -p "$prefix/share" "$dest" "$work/nobuild"
+	: >"$prefix/share/of another"
+	listing "$prefix" >"$work/before"
+
+	# A root who has no tools to build with: each of them would tell.
+	local tool
+	for tool in cargo rustc rustup cc gcc c++ clang ld ar objcopy nm "$cc"; do
+		printf '#!/bin/sh\necho "$0 was called" >>"%s"\nexit 9\n' "$work/called" >"$work/nobuild/$(basename "$tool")"
+		chmod +x "$work/nobuild/$(basename "$tool")"
+	done
+	as_root() { env PATH="$work/nobuild:$PATH" CARGO_TARGET_DIR="$out" make --no-print-directory -C "$root" "$@"; }
+	rm -rf "$out/lib"
+	says "make install with nothing built" 'make install: nothing is built in' as_root install PREFIX="$prefix"
+	does "it makes nothing" eval 'listing "$prefix" | diff "$work/before" - && [ ! -e "$out/lib" ]'
+
+	does "make -j all install, into a place with a space" make_ -j4 all install PREFIX="$prefix"
+	does "uninstall" as_root uninstall PREFIX="$prefix"
+	does "it leaves nothing, and what others have" eval 'listing "$prefix" | diff "$work/before" -'
+	(cd "$out" && find . -printf '%p %T@ %C@\n' | sort) >"$work/built"
+	does "make install by a root without tools" as_root install PREFIX="$prefix"
+	cp "$work/log" "$work/said"
+	doesnt "no tool was called" cat "$work/called"
+	does "nothing was written where it was built" eval "(cd '$out' && find . -printf '%p %T@ %C@\n' | sort) | diff '$work/built' -"
+	told() {
+		local path
+		for path in lib/libpmemset.so.1.0.0 lib/libpmemset.a include/libpmemset.h lib/pkgconfig/libpmemset.pc share/man/man3; do
+			grep -F "  $prefix/$path" "$work/said" || return 1
+		done
+	}
+	does "it says what went where" told
+
+	flags=$(PKG_CONFIG_PATH="$prefix/lib/pkgconfig" pkg-config --cflags --libs libpmemset)
+	does "a program links with pkg-config's flags" eval "$cc -std=gnu99 $warn -o '$work/shared' ../link/program.c $flags -Wl,-rpath,'$prefix/lib'"
+	does "it runs" runs "$work/shared"
+	does "the directories are those" test "$(PKG_CONFIG_PATH="$prefix/lib/pkgconfig" pkg-config --variable=libdir libpmemset)" = "$prefix/lib"
+	does "uninstall after that" as_root uninstall PREFIX="$prefix"
+	does "it leaves nothing, and what others have" eval 'listing "$prefix" | diff "$work/before" -'
+
+	does "make install into a stage with a space" as_root install DESTDIR="$dest" PREFIX=/usr LIBDIR="/usr/lib 64"
+	cp "$work/log" "$work/said.stage"
+	does "everything is below it" eval '[ -e "$dest/usr/lib 64/libpmemset.so.1" ] && [ -e "$dest/usr/include/libpmemset.h" ]'
+	does "the pkg-config file does not know the stage" eval '! grep -F "$work" "$dest/usr/lib 64/pkgconfig/libpmemset.pc"'
+	doesnt "a stage has no loader to speak of" grep -i -e loader -e ldconfig "$work/said.stage"
+	does "uninstall from the stage" as_root uninstall DESTDIR="$dest" PREFIX=/usr LIBDIR="/usr/lib 64"
+	does "it leaves an empty stage" test -z "$(ls -A "$dest")"
+
+	says "a place that pkg-config cannot name" 'PREFIX has a character' as_root install PREFIX="$work/a \"place\""
+	says "a build directory with a space" 'CARGO_TARGET_DIR: .* a space' make CARGO_TARGET_DIR="$work/a space" -C "$root" \
+		--no-print-directory
+
+	# What the loader of this machine knows is told by a ldconfig of the test's own.
+	ldconfig_() {
+		printf '#!/bin/sh\ncase "$*" in *-p*) echo "%s" ;; *) echo "%s" ;; esac\n' "$1" "$2" >"$work/nobuild/ldconfig"
+		chmod +x "$work/nobuild/ldconfig"
+	}
+	hinted() { as_root install PREFIX="$prefix" | tail -1 | grep -- "$1"; }
+	ldconfig_ "" "$prefix/lib: (from /etc/ld.so.conf:1)"
+	does "a place that the loader knows wants ldconfig" hinted '^Now run ldconfig'
+	ldconfig_ "" "/usr/lib: (from <builtin>:0)"
+	does "one that it does not know wants more" hinted '^The loader does not look into .*/a prefix/lib'
+	ldconfig_ "	libpmemset.so.1 (libc6,x86-64) => $prefix/lib/libpmemset.so.1" "$prefix/lib: (from /etc/ld.so.conf:1)"
+	does "one where it has found it before wants nothing" hinted 'man3, man7: '
+	as_root uninstall PREFIX="$prefix" >/dev/null
+}
+
+for part in ${*:-flags cross install}; do
 	case $part in
 	flags) part_flags ;;
 	cross) part_cross ;;
+	install) part_install ;;
 	*) bad "there is no part $part" ;;
 	esac
 done
