@@ -30,6 +30,8 @@ SHIP   := $(BUILD)/ship
 OUT    := $(BUILD)/lib
 RUSTLIB := $(SHIP)/$(if $(CARGO_BUILD_TARGET),$(CARGO_BUILD_TARGET)/)release/libpmemset.a
 
+# What programs ask the loader for, and the file behind it: the number of the binary interface, which has been this one in every
+# release, of the original too. The version is in Cargo.toml.
 SONAME := libpmemset.so.1
 REAL   := $(SONAME).0.0
 NAMES  := $(shell sed -n 's/^\t\t\(pmemset_[a-z0-9_]*\);$$/\1/p' libpmemset.map)

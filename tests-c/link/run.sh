@@ -107,7 +107,13 @@ does "changes nothing" again
 pc() { PKG_CONFIG_PATH=$dest/opt/pm/lib/arch/pkgconfig pkg-config "$@" libpmemset; }
 does "the .pc file knows the directories" test \
 	"$(pc --variable=libdir) $(pc --variable=includedir)" = "/opt/pm/lib/arch /opt/pm/inc"
-does "the .pc file says version 1.11" pc --atleast-version=1.11
+# What programs of either release ask for before they are built.
+for version in 1.11 1.11.0 1.12 1.12.1; do
+	does "the .pc file is good for version $version" env PKG_CONFIG_PATH="$dest/opt/pm/lib/arch/pkgconfig" \
+		pkg-config --exists --print-errors "libpmemset >= $version"
+done
+doesnt "the .pc file is not good for what does not exist" pc --atleast-version=1.13
+does "the .pc file says the version of the package" grep -qx "version = \"$(pc --modversion)\"" "$root/Cargo.toml"
 relocated() { [ "$(pc --define-variable=prefix=/moved --variable=libdir)" = /moved/lib/arch ]; }
 does "the .pc file follows its prefix" relocated
 # What others put there stays.
@@ -148,15 +154,26 @@ run "the C++ program runs" "$work/cxx" LD_LIBRARY_PATH="$lib"
 mkdir "$work/only"
 cp "$lib/libpmemset.a" "$work/only"
 # shellcheck disable=SC2046
-does "a program links the archive with pkg-config --static" \
-	$cc -std=gnu99 $warn -L"$work/only" -o "$work/archive" program.c $(pkg-config --static --cflags --libs libpmemset | sed "s,-L$lib ,,")
+does "a program links the archive" $cc -std=gnu99 $warn -o "$work/archive" program.c $(pkg-config --cflags libpmemset) \
+	"$work/only/libpmemset.a"
 doesnt "it needs no shared object of ours" sh -c "readelf -d '$work/archive' | grep libpmemset"
 run "the program with the archive runs" "$work/archive"
-# shellcheck disable=SC2046
-does "a program links with -static" $cc -static -std=gnu99 $warn -o "$work/static" program.c $(pkg-config --static --cflags --libs libpmemset)
-doesnt "it needs no shared object at all" sh -c "readelf -d '$work/static' | grep NEEDED"
-run "the static program runs" "$work/static"
-
+# The shared object is beside the archive here, and -static may be said twice.
+for also in "" -static; do
+	# shellcheck disable=SC2046
+	does "a program links with pkg-config --static${also:+ and $also}" $cc $also -std=gnu99 $warn -o "$work/static" program.c \
+		$(pkg-config --static --cflags --libs libpmemset)
+	doesnt "it needs no shared object at all" sh -c "readelf -d '$work/static' | grep NEEDED"
+	run "the static program runs" "$work/static"
+done
+# In a shared object of somebody else's, which shows none of it.
+echo '{ global: program; local: *; };' >"$work/plugin.map"
+does "a shared object takes the archive in" $cc -std=gnu99 $warn -I"$root/include" -shared -fPIC -Dmain=program -o "$work/plugin.so" \
+	program.c "$work/only/libpmemset.a" -Wl,-z,defs,-z,nodelete,--version-script="$work/plugin.map"
+printf 'int program(void);\nint main(void) { return program(); }\n' >"$work/host.c"
+does "a program links that" $cc -std=gnu99 $warn -o "$work/host" "$work/host.c" "$work/plugin.so"
+run "the program with the shared object runs" "$work/host"
+doesnt "the shared object shows nothing of it" sh -c "nm -D --defined-only '$work/plugin.so' | grep -v ' program$'"
 # The program brings no library of its own into the list either.
 self_contained() { readelf -d "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | tee /dev/stderr | diff - <(echo libc.so.6); }
 does "a program with the archive needs libc and nothing else" self_contained "$work/archive"
