@@ -1,5 +1,6 @@
-# make builds the C library and make install installs it; see `make help`. cargo alone builds the Rust crate,
-# an archive and an unversioned shared object; here cc makes of it what C programs expect.
+# make builds the C library and make install installs it; see `make help`. cargo alone builds the
+# Rust crate, an archive and an unversioned shared object; here cc makes of it what C programs
+# expect.
 
 PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
@@ -11,7 +12,8 @@ DESTDIR    ?=
 CARGO   ?= cargo
 INSTALL ?= install
 
-# Those that belong to the compiler, so that CC alone says for which processor; make has built-in names for two of them.
+# Those that belong to the compiler, so that CC alone says for which processor; make has built-in
+# names for two of them.
 ifneq ($(filter default undefined,$(origin LD)),)
 LD       = $(shell $(CC) -print-prog-name=ld 2>/dev/null)
 endif
@@ -30,8 +32,8 @@ SHIP   := $(BUILD)/ship
 OUT    := $(BUILD)/lib
 RUSTLIB := $(SHIP)/$(if $(CARGO_BUILD_TARGET),$(CARGO_BUILD_TARGET)/)release/libpmemset.a
 
-# What programs ask the loader for, and the file behind it: the number of the binary interface, which has been this one in every
-# release, of the original too. The version is in Cargo.toml.
+# What programs ask the loader for, and the file behind it: the number of the binary interface,
+# which has been this one in every release, of the original too. The version is in Cargo.toml.
 SONAME := libpmemset.so.1
 REAL   := $(SONAME).0.0
 NAMES  := $(shell sed -n 's/^\t\t\(pmemset_[a-z0-9_]*\);$$/\1/p' libpmemset.map)
@@ -64,8 +66,8 @@ help:
 	@echo 'make header     make include/libpmemset.h anew from the Rust sources'
 	@echo 'make clean      remove everything built'
 
-# What has been built is built anew with other flags, here and, by itself, in cargo. build.rs hands CFLAGS to the compiler;
-# a compiler that does not take them says so here, in one line.
+# What has been built is built anew with other flags, here and, by itself, in cargo. build.rs hands
+# CFLAGS to the compiler; a compiler that does not take them says so here, in one line.
 $(OUT)/flags: export FLAGS = $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(LD) $(RUSTLIB)
 $(OUT)/flags: FORCE
 	@mkdir -p $(OUT)
@@ -76,9 +78,10 @@ $(OUT)/names: libpmemset.map
 	@mkdir -p $(OUT)
 	@printf '%s\n' $(NAMES) | LC_ALL=C sort >$@
 
-# cargo knows what is stale. Paths of this machine stay out of the library. The standard library's thread-local variables
-# would ask the loader for __tls_get_addr; by descriptor they do without, which is how it is on every processor but x86-64.
-# Since thread.c has put the library into the memory that the loader sets aside for each thread, the two give the same.
+# cargo knows what is stale. Paths of this machine stay out of the library. The standard library's
+# thread-local variables would ask the loader for __tls_get_addr; by descriptor they do without,
+# which is how it is on every processor but x86-64. Since thread.c has put the library into the
+# memory that the loader sets aside for each thread, the two give the same.
 ifneq ($(CPPFLAGS),)
 $(RUSTLIB): export override CFLAGS := $(CPPFLAGS) $(CFLAGS)
 endif
@@ -93,9 +96,10 @@ $(RUSTLIB): FORCE | $(OUT)/flags
 	@[ -e $@ ] || { echo '$@ is not there: a target in the configuration of cargo is to be in CARGO_BUILD_TARGET' >&2; exit 1; }
 
 # rustc gives the linker a version script of its own, so it is cc that links the shared object.
-# Thread-local state outlives dlclose, hence nodelete. The unwinder prints a panic's trace and nothing else: no function with
-# a table for it is ever below one of the caller's, so that it may be a copy of our own and libgcc_s need not be there.
-# LDFLAGS come first, so that the last word on what makes it this library is said here; what they say of programs is no word on it.
+# Thread-local state outlives dlclose, hence nodelete. The unwinder prints a panic's trace and
+# nothing else: no function with a table for it ever calls one of the program's, so that it may be a
+# copy of our own and libgcc_s need not be there. LDFLAGS come first, so that the last word on
+# what makes it this library is said here; what they say of programs is no word on it.
 NOT_HERE = $(filter -static -static-pie -r -Wl$(comma)-static -Wl$(comma)-Bstatic -Wl$(comma)-pie -Wl$(comma)-r,$(LDFLAGS))
 $(OUT)/$(REAL): $(RUSTLIB) $(OUT)/flags $(OUT)/names libpmemset.map Makefile
 	$(if $(NOT_HERE),$(error LDFLAGS: no shared object can be linked with $(NOT_HERE); make static builds libpmemset.a alone))
@@ -109,9 +113,10 @@ $(OUT)/$(REAL): $(RUSTLIB) $(OUT)/flags $(OUT)/names libpmemset.map Makefile
 	@ln -sf $(REAL) $(OUT)/$(SONAME)
 	@ln -sf $(SONAME) $(OUT)/libpmemset.so
 
-# One object with the interface as its only global names: Rust's own must not meet those of another Rust library in the same
-# program. For the same reason it has no groups: of two with one name the linker drops the second, also where the name that is
-# left belongs to our object alone. The unwinder is in it as it is in the shared object.
+# One object with the interface as its only global names: Rust's own must not meet those of another
+# Rust library in the same program. For the same reason it has no groups: of two with one name the
+# linker drops the second, also where the name that is left belongs to our object alone. The
+# unwinder is in it as it is in the shared object.
 $(OUT)/libpmemset.a: $(RUSTLIB) $(OUT)/flags $(OUT)/names Makefile
 	@echo 'packing $@'
 	$(Q)$(LD) -r --gc-sections --force-group-allocation $(KEEP) -o $(OUT)/pmemset.o $(RUSTLIB) $(UNWINDER)
@@ -122,7 +127,8 @@ $(OUT)/libpmemset.a: $(RUSTLIB) $(OUT)/flags $(OUT)/names Makefile
 	$(Q)$(AR) rcsD $@ $(OUT)/pmemset.o
 	@rm -f $(OUT)/pmemset.o
 
-# install builds nothing, since root may have no cargo; but it comes after what is built by the same command.
+# install builds nothing, since root may have no cargo; but it comes after what is built by the same
+# command.
 install uninstall: export OUT := $(OUT)
 install uninstall: export REAL := $(REAL)
 install uninstall: export SONAME := $(SONAME)

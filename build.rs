@@ -4,8 +4,9 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
-/// What flags for programs would break in these files: rustc and `ld -r` read machine code only, the shared object takes
-/// no code for programs, and a hidden function is not exported by it. CFLAGS come after all that `cc` is told, hence apart.
+/// What flags for programs would break in these files: rustc and `ld -r` read machine code only,
+/// the shared object takes no code for programs, and a hidden function is not exported by it.
+/// CFLAGS come after all that `cc` is told, hence apart.
 const LAST: [&str; 3] = ["-fno-lto", "-fPIC", "-fvisibility=default"];
 
 fn main() {

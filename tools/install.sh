@@ -1,7 +1,8 @@
 #!/bin/bash
-# install.sh install|uninstall, called by make with the environment OUT (the directory of what is built), REAL, SONAME, PREFIX,
-# LIBDIR, INCLUDEDIR, MANDIR, DATADIR, DESTDIR and INSTALL. Builds nothing and writes nothing beside what is installed: root may have
-# neither cargo nor business in the build directory.
+# install.sh install|uninstall, called by make with the environment OUT (the directory of what is
+# built), REAL, SONAME, PREFIX, LIBDIR, INCLUDEDIR, MANDIR, DATADIR, DESTDIR and INSTALL. Builds nothing and
+# writes nothing beside what is installed: root may have neither cargo nor business in the build
+# directory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf '%s\n' "$*"; }

@@ -1,7 +1,8 @@
 #!/bin/bash
-# The library as distributions and other people build it: with their flags, for another processor, installed by somebody
-# else into a place with a space in its name. Prints one line for each test, "ok NAME" or "FAIL NAME"; tools/check.sh counts
-# them. Every build is a real one, in a target directory of its own.
+# The library as distributions and other people build it: with their flags, for another processor,
+# installed by somebody else into a place with a space in its name. Prints one line for each test,
+# "ok NAME" or "FAIL NAME"; tools/check.sh counts them. Every build is a real one, in a target
+# directory of its own.
 #     run.sh [PART...]    flags cross install; all of them if none is given
 set -uo pipefail
 cd "$(dirname "$0")"
@@ -63,7 +64,8 @@ right() {
 	done
 }
 
-# says NAME PATTERN COMMAND...: the command fails and says why in one line, before what make says of itself.
+# says NAME PATTERN COMMAND...: the command fails and says why in one line, before what make says of
+# itself.
 says() {
 	local name=$1 pattern=$2
 	shift 2
@@ -95,8 +97,8 @@ part_flags() {
 	fi
 	more=${more/-flto=auto/}
 
-	# Debian's set with everything turned on, as it is from dpkg-buildflags; the flags for position independent programs are
-	# those of the time before its specs files.
+	# Debian's set with everything turned on, as it is from dpkg-buildflags; the flags for position
+	# independent programs are those of the time before its specs files.
 	does "make -j with Debian's flags" make_ -j2 RUSTFLAGS=-Cdebuginfo=1 CPPFLAGS="-Wdate-time -D_FORTIFY_SOURCE=2" \
 		CFLAGS="-g -O2 -ffile-prefix-map=$root=. -fPIE -fstack-protector-strong -Wformat -Werror=format-security" \
 		LDFLAGS="-fPIE -pie -Wl,-z,relro -Wl,-z,now -Wl,-Bsymbolic-functions"
@@ -137,7 +139,8 @@ part_flags() {
 	refused "flags that hide the interface are refused" interface LDFLAGS="-Wl,--exclude-libs,ALL"
 }
 
-# For a processor that nothing here runs on, with the stable toolchain: all that says so is CARGO_BUILD_TARGET and CC.
+# For a processor that nothing here runs on, with the stable toolchain: all that says so is
+# CARGO_BUILD_TARGET and CC.
 part_cross() {
 	local triple=aarch64-unknown-linux-gnu gcc=aarch64-linux-gnu-gcc emulator api how need=()
 	local so=$out/lib/libpmemset.so.1.0.0 archive=$out/lib/libpmemset.a

@@ -1,5 +1,6 @@
-// A Rust library that knows nothing of ours, with the same standard library inside: it starts a thread, and a panic
-// unwinds in it and is caught, so that it needs its own unwinding tables where the linker has merged two libraries.
+// A Rust library that knows nothing of ours, with the same standard library inside: it starts a
+// thread, and a panic unwinds in it and is caught, so that it needs its own unwinding tables where
+// the linker has merged two libraries.
 #![crate_type = "staticlib"]
 
 use std::collections::BTreeMap;

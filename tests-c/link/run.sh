@@ -178,10 +178,12 @@ doesnt "the shared object shows nothing of it" sh -c "nm -D --defined-only '$wor
 self_contained() { readelf -d "$1" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | tee /dev/stderr | diff - <(echo libc.so.6); }
 does "a program with the archive needs libc and nothing else" self_contained "$work/archive"
 
-# --- the archive in one program with another Rust library, in either order, away from the shared object
+# --- the archive in one program with another Rust library, in either order, away from the shared
+# object
 
 rustc=${RUSTC:-rustc}
-# The first has its unwinding tables in the objects of the standard library, the second in its own, the third none.
+# As release builds are, with the standard library in objects of its own; merged into one object with
+# it; and as debug builds are.
 while read -r kind flags; do
 	other=$work/libother-$kind.a
 	# shellcheck disable=SC2086
@@ -204,7 +206,8 @@ END
 
 # --- in a container of nothing but the C library
 
-# bare NAME DIR PROGRAM: PROGRAM runs with DIR as its root, where it finds what has been put there and nothing else.
+# bare NAME DIR PROGRAM: PROGRAM runs with DIR as its root, where it finds what has been put there
+# and nothing else.
 bare() {
 	local name=$1 dir=$2 program=$3 rc
 	(cd "$dir" && env -i PATH="$PATH" LD_LIBRARY_PATH=/lib timeout 60 chroot "$dir" "$program" >"$work/out" 2>"$work/err")
