@@ -520,7 +520,7 @@ int pmemset_source_from_pmem2(struct pmemset_source **src, struct pmem2_source *
 /* Deletes a source and sets the pointer to NULL; its parts stay as they are. */
 int pmemset_source_delete(struct pmemset_source **src);
 
-/* Gives a source its shutdown state, which is copied, and says where pmemset_map() stores the state of the part. */
+/* Gives a source its shutdown state, which is copied, and says where pmemset_map() stores the part's; NULL takes it away. */
 int pmemset_source_set_sds(struct pmemset_source *src,
                            struct pmemset_sds *sds,
                            enum pmemset_part_state *state_ptr);

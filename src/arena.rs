@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
 use crate::mem;
-use crate::persist::log::{self, Log};
+use crate::persist::dirty::{self as log, DirtyMap as Log};
 use crate::pmem2::Map;
 use crate::set::index::{Locked, Tree};
 use crate::sys;

@@ -17,7 +17,7 @@ pub struct Name {
 }
 
 impl Name {
-    const MAX: usize = 87;
+    const MAX: usize = 79;
 
     /// Keeps the last bytes of `path`.
     pub fn new(path: &[u8]) -> Self {
@@ -78,8 +78,21 @@ pub enum Error {
     SystemAt(&'static str, Name, i32),
     /// No address space or address range for a mapping of so many bytes (errno).
     NoRoom(usize, i32),
-    /// A range could not be made durable (address, bytes, errno).
-    NotDurable(usize, usize, i32),
+    /// A range of a set could not be made durable.
+    NotDurable {
+        /// Its first address.
+        addr: usize,
+        /// Bytes.
+        len: usize,
+        /// Its offset in the file.
+        offset: u64,
+        /// The file, as it was opened.
+        name: Name,
+        /// The errno of the sync that failed.
+        errno: i32,
+    },
+    /// A range outside the set's part maps could not be made durable (address, bytes, errno).
+    OutsideNotDurable(usize, usize, i32),
     /// An address range that is not mapped (address, bytes).
     NotMapped(usize, usize),
     /// No path was given.
@@ -187,7 +200,7 @@ impl Error {
             System(_, errno) | SystemAt(_, _, errno) | NoRoom(_, errno) | Pmem2Errno(_, errno) => {
                 -errno
             }
-            NotDurable(_, _, errno) => -errno,
+            NotDurable { errno, .. } | OutsideNotDurable(_, _, errno) => -errno,
             NullPath | PathNotFound(_) | SourceDeleted(_) => codes::PMEMSET_E_INVALID_SOURCE_PATH,
             CannotCreateTemporary(..) => codes::PMEMSET_E_CANNOT_CREATE_TEMP_FILE,
             InvalidSourceType(_) | NullSource => codes::PMEMSET_E_INVALID_SOURCE_TYPE,
@@ -241,7 +254,8 @@ impl Error {
             | SystemAt(_, _, errno)
             | NoRoom(_, errno)
             | Pmem2Errno(_, errno)
-            | NotDurable(_, _, errno)
+            | NotDurable { errno, .. }
+            | OutsideNotDurable(_, _, errno)
             | CannotCreateTemporary(_, errno)
             | CannotGrow(_, errno)
             | DeepFlush(_, errno)
@@ -265,7 +279,22 @@ impl fmt::Display for Error {
                 "no address space for {len} bytes, or the limit of address ranges (vm.max_map_count) is reached"
             ),
             NoRoom(len, _) => write!(f, "cannot map {len} bytes"),
-            NotDurable(addr, len, _) => write!(f, "{len} bytes at {addr:#x} are not durable"),
+            NotDurable {
+                addr,
+                len,
+                offset,
+                name,
+                ..
+            } => write!(
+                f,
+                "{len} bytes at {addr:#x} (offset {offset} of {name}) are not durable and have to be flushed again"
+            ),
+            OutsideNotDurable(addr, len, _) => {
+                write!(
+                    f,
+                    "{len} bytes at {addr:#x}, outside the set, are not durable"
+                )
+            }
             // What the system's own words for it are misleads.
             NotMapped(addr, len) => write!(
                 f,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::set::Set;
+use crate::sys;
 use crate::trace;
 
 /// Something that happened on a set. Addresses and lengths are in bytes.
@@ -143,6 +144,11 @@ impl Observer {
                 format_args!("event on {:p}: {event}", set.as_raw()),
             );
         }
+        if !self.is_some() {
+            return;
+        }
+        // Not while it is told, either: calls that do not wait for anything themselves are not kept from it until here.
+        let _uncancelled = sys::Uncancelled::new();
         match self {
             Observer::None => {}
             Observer::Closure(f) => f(set, event),

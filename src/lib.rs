@@ -40,6 +40,8 @@ pub mod codes;
 mod config;
 mod error;
 mod event;
+mod file;
+mod fork;
 mod granularity;
 mod mem;
 mod order;

@@ -63,21 +63,6 @@ impl<T> Shared<T> {
         a.0 == b.0
     }
 
-    /// A further reference to the object with this [`id`](Self::id), unless its last is gone.
-    ///
-    /// # Safety
-    /// The object's memory must still be there: its value has not been dropped to the end.
-    pub(crate) unsafe fn revive(id: usize) -> Option<Self> {
-        let counted = NonNull::new(id as *mut Counted<T>)?;
-        // SAFETY: as the caller promises; only the count is looked at, which no reference to the value covers.
-        let count = unsafe { &(*counted.as_ptr()).count };
-        let more = |n: usize| (n > 0).then(|| n + 1);
-        count
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-            .ok()?;
-        Some(Shared(counted))
-    }
-
     /// An address that tells two shared objects apart, for sorting.
     pub(crate) fn id(this: &Self) -> usize {
         this.0.as_ptr() as usize

@@ -7,11 +7,13 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{NonNull, null_mut};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use once_cell::race::OnceBox;
 
 use crate::error::{Error, Name, Result};
 use crate::granularity::Granularity;
+use crate::mem::try_box;
 
 type Object = *mut c_void;
 type Out<T> = *mut T;
@@ -97,7 +99,8 @@ const E_FILE_DESCRIPTOR_NOT_SET: c_int = -100_035;
 
 // ---- finding it ----------------------------------------------------------------------------------------------------
 
-static FOUND: OnceLock<Api> = OnceLock::new();
+/// Without a lock: the child of a fork could find that taken for ever.
+static FOUND: OnceBox<Api> = OnceBox::new();
 
 /// How many objects the loader had loaded, ever, when there was no libpmem2 among them.
 static ABSENT: AtomicU64 = AtomicU64::new(0);
@@ -115,7 +118,7 @@ fn loaded() -> Option<&'static Api> {
         .or_else(|| in_object(SONAME))
         .or_else(in_any_object);
     match api {
-        Some(api) => Some(FOUND.get_or_init(|| api)),
+        Some(api) => FOUND.get_or_try_init(|| try_box(api)).ok(),
         None => {
             ABSENT.store(loads, Ordering::Relaxed);
             None

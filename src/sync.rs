@@ -1,9 +1,10 @@
-//! The atomics of the index and of references: loom's where a model check is built, else the standard ones.
+//! The atomics of the index, of references and of the ledger of failed syncs: loom's where a model check is built, else the
+//! standard ones.
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering, fence};
+pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicUsize, Ordering, fence};
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// Waiting for what another thread does in a few instructions.
 #[derive(Default)]

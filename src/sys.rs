@@ -2,15 +2,14 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use crate::mem::lock;
+use crate::file::FileId;
 use crate::order;
 
 mod storage;
 pub(crate) use storage::{
-    blocks_are_written, clear_error, each_extent, file_system_block, reallocate, write_zeros,
+    clear_error, each_allocated, each_extent, each_unwritten, reallocate, write_zeros,
 };
 
 /// An errno.
@@ -31,17 +30,43 @@ impl Uncancelled {
     pub(crate) fn new() -> Self {
         const PTHREAD_CANCEL_DISABLE: libc::c_int = 1;
         let mut old = 0;
-        // SAFETY: the old state is stored in a variable of our own.
-        unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &mut old) };
+        if cfg!(not(miri)) {
+            // SAFETY: the old state is stored in a variable of our own.
+            unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &mut old) };
+        }
         Uncancelled(old)
     }
 }
 
 impl Drop for Uncancelled {
     fn drop(&mut self) {
-        // SAFETY: no old state is asked for.
-        unsafe { pthread_setcancelstate(self.0, std::ptr::null_mut()) };
+        if cfg!(not(miri)) {
+            // SAFETY: no old state is asked for.
+            unsafe { pthread_setcancelstate(self.0, std::ptr::null_mut()) };
+        }
     }
+}
+
+/// The calling thread among all threads of all processes that there are now, as far as this process can name them.
+pub(crate) fn this_thread() -> u64 {
+    // SAFETY: gettid has no arguments.
+    let thread = unsafe { libc::gettid() };
+    u64::from(std::process::id()) << 32 | u64::from(thread as u32)
+}
+
+/// Whether a thread is one of this process. One that the parent of a fork had is not.
+pub(crate) fn is_here(thread: u64) -> bool {
+    let (process, number) = (thread >> 32, thread as u32);
+    if process != u64::from(std::process::id()) {
+        return false;
+    }
+    if cfg!(miri) {
+        // Which has no forks, and cannot be asked.
+        return true;
+    }
+    // SAFETY: no pointers involved; signal 0 is none.
+    let asked = unsafe { libc::syscall(libc::SYS_tgkill, process as i32, number as i32, 0) };
+    asked == 0 || errno() != libc::ESRCH
 }
 
 /// The errno of this thread's last failed call.
@@ -52,6 +77,73 @@ pub(crate) fn errno() -> Errno {
 
 fn check(rc: libc::c_int) -> SysResult<()> {
     if rc == 0 { Ok(()) } else { Err(errno()) }
+}
+
+/// Makes a call again as long as a signal interrupts it: that is no result of it.
+fn uninterrupted<T>(mut call: impl FnMut() -> SysResult<T>) -> SysResult<T> {
+    loop {
+        match call() {
+            Err(libc::EINTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Whether a call that only helps is not to be had here: the kernel or the file system has none, or a sandbox refuses it.
+pub(crate) fn is_refused(errno: Errno) -> bool {
+    matches!(
+        errno,
+        libc::ENOSYS
+            | libc::EPERM
+            | libc::EACCES
+            | libc::EOPNOTSUPP
+            | libc::ENOTTY
+            | libc::EINVAL
+            | libc::ESPIPE
+            | libc::EBADF
+    )
+}
+
+/// The number of this process.
+pub(crate) fn process_number() -> u32 {
+    // SAFETY: no pointers involved.
+    unsafe { libc::getpid() as u32 }
+}
+
+/// The kernel's number of the calling thread.
+pub(crate) fn thread_task() -> u32 {
+    // SAFETY: no pointers involved.
+    unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+}
+
+/// Whether this process has a thread with this number.
+pub(crate) fn has_thread(task: u32) -> bool {
+    // SAFETY: no signal is sent by number 0.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), task as libc::c_int, 0) == 0 }
+}
+
+/// Of which namespace the number of this process is: half of its inode number, or 0 where that cannot be found out.
+pub(crate) fn process_number_space() -> u64 {
+    path_facts(c"/proc/self/ns/pid").map_or(0, |facts| facts.inode & 0xFFFF_FFFF)
+}
+
+/// Whether a process with this number runs: there is one, and it is not one whose end its parent still has to hear of.
+pub(crate) fn is_alive(process: u32) -> bool {
+    // SAFETY: no signal is sent by number 0.
+    if check(unsafe { libc::kill(process as libc::pid_t, 0) }) == Err(libc::ESRCH) {
+        return false;
+    }
+    let mut text = [0u8; 512];
+    let path = crate::source::device::Path::new(format_args!("/proc/{process}/stat"));
+    let Some(text) = path.and_then(|path| read_small(path.as_cstr(), &mut text).ok()) else {
+        return true;
+    };
+    // Behind the name, which may have anything in it: the state, and 17 words later the number of threads.
+    let fields = text.rsplit(|b| *b == b')').next().unwrap_or(b"");
+    let mut fields = fields.split(|b| *b == b' ').skip(1);
+    let ended = matches!(fields.next(), Some(b"Z" | b"X"));
+    let threads = fields.nth(16);
+    !(ended && matches!(threads, None | Some(b"0" | b"1")))
 }
 
 /// strerror text in a buffer of the caller's.
@@ -122,6 +214,13 @@ impl FileFacts {
         }
     }
 
+    pub(crate) fn id(&self) -> FileId {
+        FileId {
+            dev: self.dev,
+            inode: self.inode,
+        }
+    }
+
     pub(crate) fn kind(&self) -> u32 {
         self.mode & libc::S_IFMT
     }
@@ -131,36 +230,62 @@ pub(crate) fn file_facts(fd: RawFd) -> SysResult<FileFacts> {
     let mut st = std::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the buffer is a stat structure, initialised when the call succeeds.
     unsafe {
-        check(libc::fstat(fd, st.as_mut_ptr()))?;
+        uninterrupted(|| check(libc::fstat(fd, st.as_mut_ptr())))?;
         Ok(FileFacts::from_stat(&st.assume_init()))
     }
 }
 
-/// The size of a file whose offset nobody uses; a third of what asking for all its facts costs.
-pub(crate) fn file_size(fd: RawFd) -> SysResult<u64> {
+/// Sets the offset of an open file.
+pub(crate) fn seek(fd: &OwnedFd, offset: u64) -> SysResult<()> {
     // SAFETY: no pointers involved.
-    match unsafe { libc::lseek(fd, 0, libc::SEEK_END) } {
+    match unsafe { libc::lseek(fd.as_raw_fd(), offset as libc::off_t, libc::SEEK_SET) } {
         -1 => Err(errno()),
-        size => Ok(size as u64),
+        _ => Ok(()),
     }
+}
+
+/// Whether a descriptor is one of this file with this offset.
+pub(crate) fn has_offset(fd: RawFd, file: FileId, offset: u64) -> bool {
+    // SAFETY: no pointers involved.
+    let at = unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) };
+    at == offset as libc::off_t && file_facts(fd).is_ok_and(|facts| facts.id() == file)
 }
 
 pub(crate) fn path_facts(path: &CStr) -> SysResult<FileFacts> {
     let mut st = std::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: path is a C string; the buffer is initialised when the call succeeds.
     unsafe {
-        check(libc::stat(path.as_ptr(), st.as_mut_ptr()))?;
+        uninterrupted(|| check(libc::stat(path.as_ptr(), st.as_mut_ptr())))?;
         Ok(FileFacts::from_stat(&st.assume_init()))
     }
 }
 
-/// The type of the file system that an open file is on (`f_type` of statfs).
-pub(crate) fn file_system_type(fd: RawFd) -> Option<u64> {
+/// The file system that an open file is on: its type (`f_type` of statfs), and the size of its blocks.
+pub(crate) fn file_system(fd: RawFd) -> Option<(u64, usize)> {
     let mut st = std::mem::MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: the buffer is initialised when the call succeeds.
-    unsafe {
-        check(libc::fstatfs(fd, st.as_mut_ptr())).ok()?;
-        Some(st.assume_init().f_type as u64)
+    let st = unsafe {
+        uninterrupted(|| check(libc::fstatfs(fd, st.as_mut_ptr()))).ok()?;
+        st.assume_init()
+    };
+    Some((st.f_type as u64, st.f_bsize as usize))
+}
+
+/// A new descriptor of the library's. It is never 0, 1 or 2, which programs write to whatever they are.
+///
+/// # Safety
+/// The descriptor is new and nobody else's.
+unsafe fn own(fd: RawFd) -> SysResult<OwnedFd> {
+    // SAFETY: as the caller promises.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    if fd.as_raw_fd() > 2 {
+        return Ok(fd);
+    }
+    // SAFETY: no pointers involved.
+    match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) } {
+        -1 => Err(errno()),
+        // SAFETY: a new descriptor that nobody else has.
+        higher => Ok(unsafe { OwnedFd::from_raw_fd(higher) }),
     }
 }
 
@@ -170,18 +295,14 @@ pub(crate) fn open(path: &CStr, mut flags: i32, mode: u32) -> SysResult<OwnedFd>
         // It knows no terminals and pipes, nor the flags for them.
         flags &= !(libc::O_NOCTTY | libc::O_NONBLOCK);
     }
-    loop {
+    uninterrupted(|| {
         // SAFETY: path is a C string.
-        let fd = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, mode) };
-        if fd >= 0 {
+        match unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, mode) } {
+            -1 => Err(errno()),
             // SAFETY: a new descriptor that nobody else has.
-            return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
+            fd => unsafe { own(fd) },
         }
-        let e = errno();
-        if e != libc::EINTR {
-            return Err(e);
-        }
-    }
+    })
 }
 
 /// A file in a directory that has no name any more, for file systems without O_TMPFILE.
@@ -199,35 +320,37 @@ pub(crate) fn make_unlinked(dir: &CStr) -> SysResult<OwnedFd> {
     }
     // SAFETY: a new descriptor that nobody else has; path is still a C string.
     unsafe {
-        let fd = OwnedFd::from_raw_fd(fd);
+        let fd = own(fd);
         check(libc::unlink(path.as_ptr().cast()))?;
-        Ok(fd)
+        fd
     }
 }
 
-/// Makes a file longer if it is shorter. Others who do so at the same time through this library, in this process or another,
-/// cannot make it shorter again: ftruncate sets a size, whatever it has become since one looked. Refuses what the
-/// file-size limit forbids before the kernel does, which would raise SIGXFSZ.
-pub(crate) fn grow(fd: RawFd, inode: u64, size: u64) -> SysResult<()> {
-    static ONE_BY_ONE: [Mutex<()>; 16] = [const { Mutex::new(()) }; 16];
+/// Makes a file longer if it is shorter, by having its new last byte allocated: unlike ftruncate, which sets a size whatever
+/// it has become since one looked, that can never make it shorter, and needs no lock. Refuses what the file-size limit forbids
+/// before the kernel does, which would raise SIGXFSZ.
+pub(crate) fn extend(fd: RawFd, size: u64) -> SysResult<()> {
     if size > limit(libc::RLIMIT_FSIZE) || size > i64::MAX as u64 {
         return Err(libc::EFBIG);
     }
-    let _one = lock(&ONE_BY_ONE[inode as usize % ONE_BY_ONE.len()]);
-    if file_facts(fd)?.size >= size {
+    if size <= file_facts(fd)?.size {
         return Ok(());
     }
-    let _process = GrowthLock::new(fd);
-    if file_facts(fd)?.size >= size {
-        return Ok(());
-    }
-    loop {
+    uninterrupted(|| {
         // SAFETY: no pointers involved.
-        match check(unsafe { libc::ftruncate(fd, size as libc::off_t) }) {
-            Err(libc::EINTR) => continue,
-            result => return result,
-        }
+        check(unsafe { libc::fallocate(fd, 0, size as i64 - 1, 1) })
+    })
+}
+
+/// The same where nothing can be allocated: the file system cannot, or has no room now, which a sparse file does not need. The
+/// caller keeps others of this process and its relatives out; other processes are by a lock of the file.
+pub(crate) fn extend_sparsely(fd: RawFd, size: u64) -> SysResult<()> {
+    let _others = GrowthLock::new(fd);
+    if file_facts(fd)?.size >= size {
+        return Ok(());
     }
+    // SAFETY: no pointers involved.
+    uninterrupted(|| check(unsafe { libc::ftruncate(fd, size as libc::off_t) }))
 }
 
 /// A lock on the last byte that a file can have. Only others who grow the file are waited for, and not for long, since a
@@ -277,17 +400,6 @@ impl Drop for GrowthLock {
     }
 }
 
-pub(crate) fn fsync(fd: RawFd) -> SysResult<()> {
-    // SAFETY: no pointers involved.
-    check(unsafe { libc::fsync(fd) })
-}
-
-/// Makes everything on the file's file system durable.
-pub(crate) fn sync_file_system(fd: RawFd) -> SysResult<()> {
-    // SAFETY: no pointers involved.
-    check(unsafe { libc::syncfs(fd) })
-}
-
 /// A soft resource limit; `u64::MAX` when there is none.
 pub(crate) fn limit(resource: libc::__rlimit_resource_t) -> u64 {
     let mut rl = libc::rlimit {
@@ -327,6 +439,33 @@ pub(crate) fn read(fd: &OwnedFd, buffer: &mut [u8]) -> SysResult<usize> {
             return Err(e);
         }
     }
+}
+
+/// Reads once from a place of a file, again if a signal interrupts; 0 at the end.
+pub(crate) fn read_some(fd: RawFd, buffer: &mut [u8], offset: u64) -> SysResult<usize> {
+    uninterrupted(|| {
+        let (to, len) = (buffer.as_mut_ptr().cast(), buffer.len());
+        // SAFETY: the buffer is valid for its length.
+        match unsafe { libc::pread(fd, to, len, offset as libc::off_t) } {
+            -1 => Err(errno()),
+            n => Ok(n as usize),
+        }
+    })
+}
+
+/// The same, of what is in memory: nothing is read from the medium, nor read ahead.
+pub(crate) fn read_cached(fd: RawFd, buffer: &mut [u8], offset: u64) -> SysResult<usize> {
+    uninterrupted(|| {
+        let to = libc::iovec {
+            iov_base: buffer.as_mut_ptr().cast(),
+            iov_len: buffer.len(),
+        };
+        // SAFETY: the buffer is valid for its length.
+        match unsafe { libc::preadv2(fd, &to, 1, offset as libc::off_t, libc::RWF_NOWAIT) } {
+            -1 => Err(errno()),
+            n => Ok(n as usize),
+        }
+    })
 }
 
 /// Repeats a transfer until all of it is done; `step` is told how much is. One that ends early is an error.
@@ -567,6 +706,37 @@ pub(crate) unsafe fn map_file(
     )
 }
 
+/// Memory that this process shares with the children of its forks. It is zero, and takes no room until it is touched.
+pub(crate) fn map_shared(len: usize) -> SysResult<usize> {
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    map(
+        0,
+        len,
+        access,
+        libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+        -1,
+        0,
+    )
+}
+
+/// A page that the kernel clears in the child of a fork; `None` where it cannot.
+pub(crate) fn map_wiped_on_fork() -> Option<usize> {
+    if cfg!(miri) {
+        return None;
+    }
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let page = map(0, page_size(), access, flags, -1, 0).ok()?;
+    // SAFETY: mapped above; the advice concerns children only.
+    let wiped = check(unsafe { libc::madvise(page as *mut _, page_size(), libc::MADV_WIPEONFORK) });
+    if wiped.is_err() {
+        // SAFETY: mapped above, and nobody knows of it.
+        unsafe { unmap(page, page_size()) };
+        return None;
+    }
+    Some(page)
+}
+
 /// Memory of our own that is zero and takes no room until it is touched, page by page. It is left
 /// out of core dumps: a debugger would read all of it.
 pub(crate) fn map_zeroed(len: usize) -> SysResult<usize> {
@@ -588,10 +758,43 @@ pub(crate) fn map_zeroed(len: usize) -> SysResult<usize> {
 
 // ---- durability ----------------------------------------------------------------------------------------------------
 
+/// Implemented by what passes on the reports of lost writes that calls hand out: the kernel gives each of them once.
+pub(crate) trait HearsReports {}
+
 /// Writes the dirty pages of a range back and waits until they are durable.
-pub(crate) fn sync_range(addr: usize, len: usize) -> SysResult<()> {
+pub(crate) fn sync_range(_: &impl HearsReports, addr: usize, len: usize) -> SysResult<()> {
     // SAFETY: msync stores nothing; a range that is not mapped is an error.
-    check(unsafe { libc::msync(addr as *mut _, len, libc::MS_SYNC) })
+    uninterrupted(|| check(unsafe { libc::msync(addr as *mut _, len, libc::MS_SYNC) }))
+}
+
+/// Makes all of a file durable.
+pub(crate) fn fsync(_: &impl HearsReports, fd: RawFd) -> SysResult<()> {
+    // SAFETY: no pointers involved.
+    uninterrupted(|| check(unsafe { libc::fsync(fd) }))
+}
+
+/// Makes the entries of a directory durable, which the caller has just opened: no report about a file is handed out.
+pub(crate) fn sync_directory(dir: &OwnedFd) -> SysResult<()> {
+    // SAFETY: no pointers involved.
+    uninterrupted(|| check(unsafe { libc::fsync(dir.as_raw_fd()) }))
+}
+
+/// Makes everything on the file's file system durable.
+pub(crate) fn sync_file_system(_: &impl HearsReports, fd: RawFd) -> SysResult<()> {
+    // SAFETY: no pointers involved.
+    uninterrupted(|| check(unsafe { libc::syncfs(fd) }))
+}
+
+/// Makes everything on all file systems durable, as far as the kernel can; it reports nothing.
+pub(crate) fn sync_everything() {
+    // SAFETY: no pointers involved.
+    unsafe { libc::sync() };
+}
+
+/// Has the file's last change be now, which makes its metadata dirty. Whoever may write to a file may do this.
+pub(crate) fn touch(fd: RawFd) -> SysResult<()> {
+    // SAFETY: without times both are now.
+    uninterrupted(|| check(unsafe { libc::futimens(fd, std::ptr::null()) }))
 }
 
 /// Sleeps while a word has a value, or a little less long. For many that wait for one: they need not take a lock in turns when
@@ -610,6 +813,30 @@ pub(crate) fn wake_all(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), op, i32::MAX) };
 }
 
+/// As [`wait_while`], on a word that processes share; no longer than `most`.
+pub(crate) fn wait_while_shared(word: &AtomicU32, value: u32, most: std::time::Duration) {
+    let timeout = libc::timespec {
+        tv_sec: most.as_secs() as libc::time_t,
+        tv_nsec: most.subsec_nanos().into(),
+    };
+    // SAFETY: the word and the time are valid for the call; nothing is written.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT,
+            value,
+            &timeout,
+        )
+    };
+}
+
+/// Wakes all that sleep on a word that processes share.
+pub(crate) fn wake_all_shared(word: &AtomicU32) {
+    // SAFETY: the word's address is all that is used.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
+}
+
 /// Starts writing back the dirty pages of a range of a file. Nothing is durable by this, and no failure of it is reported,
 /// which those who need to know of it would miss.
 pub(crate) fn start_writeback(fd: RawFd, offset: u64, len: usize) -> SysResult<()> {
@@ -618,7 +845,12 @@ pub(crate) fn start_writeback(fd: RawFd, offset: u64, len: usize) -> SysResult<(
 
 /// Writes back the dirty pages of a range of a file and waits for them, without the flush of the device or the commit of
 /// metadata that would make them durable.
-pub(crate) fn finish_writeback(fd: RawFd, offset: u64, len: usize) -> SysResult<()> {
+pub(crate) fn finish_writeback(
+    _: &impl HearsReports,
+    fd: RawFd,
+    offset: u64,
+    len: usize,
+) -> SysResult<()> {
     sync_file_range(
         fd,
         offset,
@@ -631,7 +863,40 @@ pub(crate) fn finish_writeback(fd: RawFd, offset: u64, len: usize) -> SysResult<
 
 fn sync_file_range(fd: RawFd, offset: u64, len: usize, flags: libc::c_uint) -> SysResult<()> {
     // SAFETY: no pointers involved.
-    check(unsafe { libc::sync_file_range(fd, offset as i64, len as i64, flags) })
+    uninterrupted(|| check(unsafe { libc::sync_file_range(fd, offset as i64, len as i64, flags) }))
+}
+
+/// Has the kernel hand out to this descriptor what reports it still has for it, without writing or waiting for anything: of a
+/// range behind any file's end.
+pub(crate) fn take_report(_: &impl HearsReports, fd: RawFd) -> SysResult<()> {
+    const FAR: u64 = 1 << 62;
+    sync_file_range(fd, FAR, 1, libc::SYNC_FILE_RANGE_WAIT_BEFORE)
+}
+
+/// Whether the kernel is this release or a later one.
+pub(crate) fn kernel_is(major: u32, minor: u32) -> bool {
+    static KNOWN: AtomicU32 = AtomicU32::new(0);
+    let mut known = KNOWN.load(Ordering::Relaxed);
+    if known == 0 {
+        let mut name = std::mem::MaybeUninit::<libc::utsname>::uninit();
+        // SAFETY: the buffer is initialised when the call succeeds.
+        let release =
+            unsafe { (libc::uname(name.as_mut_ptr()) == 0).then(|| name.assume_init().release) };
+        let mut numbers = [0u32; 2];
+        let mut at = 0;
+        for byte in release.iter().flatten().map(|b| *b as u8) {
+            match byte {
+                b'0'..=b'9' => {
+                    numbers[at] = (numbers[at] * 10 + u32::from(byte - b'0')).min(1 << 14);
+                }
+                b'.' if at == 0 => at = 1,
+                _ => break,
+            }
+        }
+        known = 1 << 31 | numbers[0] << 15 | numbers[1];
+        KNOWN.store(known, Ordering::Relaxed);
+    }
+    known & !(1 << 31) >= major << 15 | minor
 }
 
 /// Asks the kernel to cache a small range of a file apart from what is around it. It caches files in folios of up to some
@@ -685,7 +950,8 @@ pub(crate) unsafe fn copy_guarded(dest: *mut u8, origin: *const u8, len: usize) 
     // SAFETY: room for two descriptors, which are new and nobody else's.
     let (reader, writer) = unsafe {
         check(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC))?;
-        (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1]))
+        let (reader, writer) = (own(ends[0]), own(ends[1]));
+        (reader?, writer?)
     };
     let mut done = 0;
     while done < len {
@@ -721,14 +987,147 @@ pub(crate) unsafe fn copy_guarded(dest: *mut u8, origin: *const u8, len: usize) 
     Ok(())
 }
 
-/// Makes every page of a range present and dirty, as a store to each would, without storing.
+/// Whether a call that hands out reports is refused as such, by the kernel or a sandbox, rather than having failed: with a
+/// descriptor that there is not it says something else than that.
+pub(crate) fn is_call_refused(errno: Errno, call: impl FnOnce(RawFd) -> SysResult<()>) -> bool {
+    is_refused(errno) && call(-1) != Err(libc::EBADF)
+}
+
+/// Adds nothing to a word, as the kernel does it for a program's locks: what raises a signal in a program is an error here.
+pub(crate) fn add_nothing(word: usize) -> SysResult<()> {
+    const ADD: u32 = 1;
+    let op = libc::FUTEX_WAKE_OP | libc::FUTEX_PRIVATE_FLAG;
+    let nobody = AtomicU32::new(0);
+    uninterrupted(|| {
+        // SAFETY: the kernel checks the address; nobody sleeps on either word, and no byte changes.
+        let rc = unsafe {
+            let (mine, none) = (nobody.as_ptr(), 0usize);
+            libc::syscall(libc::SYS_futex, mine, op, 0, none, word, ADD << 28)
+        };
+        if rc < 0 { Err(errno()) } else { Ok(()) }
+    })
+}
+
+/// Which pages of a range the program has mapped, by a word for each, of which the highest bit says so. `None` where that is
+/// not shown.
+pub(crate) fn mapped_pages(addr: usize, words: &mut [u64]) -> Option<()> {
+    const WORD: usize = size_of::<u64>();
+    let fd = open(c"/proc/self/pagemap", libc::O_RDONLY, 0).ok()?;
+    let offset = addr / page_size() * WORD;
+    // SAFETY: any bytes are words.
+    let bytes = unsafe {
+        std::slice::from_raw_parts_mut(words.as_mut_ptr().cast::<u8>(), words.len() * WORD)
+    };
+    // SAFETY: the slice is valid for its length.
+    unsafe {
+        read_at(
+            fd.as_raw_fd(),
+            bytes.as_mut_ptr(),
+            bytes.len(),
+            offset as u64,
+        )
+    }
+    .ok()
+}
+
+/// Makes every page of a range present and dirty, as a store to each would, without storing. A refusal where there is no
+/// room or no disk any more is an error and no signal.
 pub(crate) fn make_dirty(addr: usize, len: usize) -> SysResult<()> {
     const MADV_POPULATE_WRITE: i32 = 23;
-    loop {
+    uninterrupted(|| {
         // SAFETY: no byte changes; a range that is not mapped is an error.
-        match check(unsafe { libc::madvise(addr as *mut _, len, MADV_POPULATE_WRITE) }) {
-            Err(libc::EINTR) => continue,
-            result => return result,
+        check(unsafe { libc::madvise(addr as *mut _, len, MADV_POPULATE_WRITE) })
+    })
+}
+
+/// Which pages of a range are in memory: the lowest bit of a byte for each.
+pub(crate) fn resident(addr: usize, len: usize, pages: &mut [u8]) -> SysResult<()> {
+    assert!(pages.len() >= len.div_ceil(page_size()));
+    // SAFETY: there is a byte for each page.
+    uninterrupted(|| check(unsafe { libc::mincore(addr as *mut _, len, pages.as_mut_ptr()) }))
+}
+
+/// One line of the kernel's list of mappings: first address and the one behind the last, device, inode, path.
+fn mapping(line: &[u8]) -> Option<(usize, usize, u64, u64, &[u8])> {
+    let mut rest = line;
+    let mut word = || {
+        let start = rest.iter().position(|b| *b != b' ')?;
+        let len = rest[start..].iter().position(|b| *b == b' ');
+        let end = len.map_or(rest.len(), |len| start + len);
+        let word = std::str::from_utf8(&rest[start..end]).ok();
+        rest = &rest[end..];
+        word
+    };
+    let hex = |text| u64::from_str_radix(text, 16).ok();
+    let (lo, hi) = word()?.split_once('-')?;
+    let (_, _, device, inode) = (word()?, word()?, word()?, word()?);
+    let (major, minor) = device.split_once(':')?;
+    let dev = libc::makedev(hex(major)? as u32, hex(minor)? as u32);
+    Some((
+        hex(lo)? as usize,
+        hex(hi)? as usize,
+        dev,
+        inode.parse().ok()?,
+        rest.trim_ascii_start(),
+    ))
+}
+
+/// The device and inode of the file that is mapped at an address; `None` if there is none, or its file system has no device,
+/// so that the numbers may not be those that stat gives.
+pub(crate) fn file_mapped_at(addr: usize) -> Option<(u64, u64)> {
+    let fd = open(c"/proc/self/maps", libc::O_RDONLY, 0).ok()?;
+    let mut found = None;
+    each_line(&fd, &mut |line| match mapping(line) {
+        Some((lo, hi, dev, inode, _)) if (lo..hi).contains(&addr) => {
+            found = (libc::major(dev) != 0).then_some((dev, inode));
+            false
         }
+        _ => true,
+    });
+    found
+}
+
+/// Opens a mapped file by the path that the kernel shows for a mapping of it, if that is still this file.
+pub(crate) fn open_mapped_file(file: FileId) -> Option<OwnedFd> {
+    let maps = open(c"/proc/self/maps", libc::O_RDONLY, 0).ok()?;
+    let mut found = None;
+    each_line(&maps, &mut |line| {
+        let Some((.., inode, path)) = mapping(line) else {
+            return true;
+        };
+        let mut buffer = [0u8; 1024];
+        if inode != file.inode || !path.starts_with(b"/") || path.len() >= buffer.len() {
+            return true;
+        }
+        buffer[..path.len()].copy_from_slice(path);
+        let path = CStr::from_bytes_until_nul(&buffer).unwrap_or(c"");
+        let opened = open(path, libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK, 0);
+        found = opened
+            .ok()
+            .filter(|fd| file_facts(fd.as_raw_fd()).is_ok_and(|facts| facts.id() == file));
+        found.is_none()
+    });
+    found
+}
+
+/// The lines of a file of procfs, as far as they fit into a buffer, until `visit` says false.
+fn each_line(fd: &OwnedFd, visit: &mut dyn FnMut(&[u8]) -> bool) {
+    // What does not fit is a longer path than is looked for here.
+    let mut buffer = [0u8; 1024];
+    let mut have = 0;
+    while let Ok(got @ 1..) = read(fd, &mut buffer[have..]) {
+        let end = have + got;
+        let mut at = 0;
+        while let Some(len) = buffer[at..end].iter().position(|b| *b == b'\n') {
+            if !visit(&buffer[at..at + len]) {
+                return;
+            }
+            at += len + 1;
+        }
+        if at == 0 && end == buffer.len() {
+            at = end;
+        }
+        buffer.copy_within(at..end, 0);
+        have = end - at;
     }
 }

@@ -170,8 +170,13 @@ impl World<'_> {
         unsafe {
             let sds = if null { null_mut() } else { &raw mut sds };
             let rc = pmemset_source_set_sds(source, sds, state);
-            let fine = self.result("set_sds", rc, null || source.is_null());
-            if null || source.is_null() {
+            let fine = self.result("set_sds", rc, source.is_null());
+            if source.is_null() {
+                return;
+            }
+            // That takes it away.
+            if null {
+                must!(fine, "set_sds of NULL = {rc}");
                 return;
             }
             must!(fine || rc == SDS_ALREADY_SET, "set_sds = {rc}");

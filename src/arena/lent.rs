@@ -5,16 +5,14 @@
 //! map a file nobody may be at work in the same reservation; so everything that this library does with one reservation is
 //! serialised, over all sets of the process.
 
-use std::sync::{Mutex, MutexGuard};
-
 use super::Wish;
 use crate::error::{Error, Result};
+use crate::fork::{ForkLock, Held};
 use crate::granularity::Granularity;
-use crate::mem::lock;
 use crate::pmem2::{Map, Reservation, Source};
 use crate::sys;
 
-static LOCKS: [Mutex<()>; 16] = [const { Mutex::new(()) }; 16];
+static LOCKS: [ForkLock; 16] = [const { ForkLock::new() }; 16];
 
 /// A reservation of the program's, in which this set places its parts.
 pub(crate) struct Lent {
@@ -25,7 +23,7 @@ pub(crate) struct Lent {
 
 /// At work in a reservation, alone.
 pub(crate) struct AtWork {
-    _one: MutexGuard<'static, ()>,
+    _one: Held<'static>,
 }
 
 impl Lent {
@@ -52,7 +50,7 @@ impl Lent {
         // Objects on the heap are 16 bytes apart at least.
         let index = (self.reservation.as_raw() >> 4).wrapping_mul(0x9E37_79B9) >> 8;
         AtWork {
-            _one: lock(&LOCKS[index % LOCKS.len()]),
+            _one: LOCKS[index % LOCKS.len()].lock(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_uint, c_void};
 
 use super::types::*;
-use super::{call, range_arg, set_arg};
+use super::{quick_call, range_arg, set_arg};
 use crate::error::Result;
 use crate::set::{Copying, Flags};
 
@@ -24,7 +24,7 @@ unsafe fn copy(
         range_arg(src, len, "src")?;
     }
     // SAFETY: the caller's promises.
-    unsafe { set.copy(dest.cast(), what, len, Flags(flags)) }
+    unsafe { set.copy_untold(dest.cast(), what, len, Flags(flags)) }
 }
 
 /// Copies between ranges that may overlap, and makes the copy durable unless the flags say otherwise.
@@ -36,7 +36,7 @@ pub unsafe extern "C" fn pmemset_memmove(
     len: usize,
     flags: c_uint,
 ) -> *mut c_void {
-    let _ = call!(
+    let _ = quick_call!(
         CALLS,
         "pmemset_memmove",
         ("{set:p}, {pmemdest:p}, {src:p}, {len}, {flags:#x}"),
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn pmemset_memcpy(
     len: usize,
     flags: c_uint,
 ) -> *mut c_void {
-    let _ = call!(
+    let _ = quick_call!(
         CALLS,
         "pmemset_memcpy",
         ("{set:p}, {pmemdest:p}, {src:p}, {len}, {flags:#x}"),
@@ -78,7 +78,7 @@ pub unsafe extern "C" fn pmemset_memset(
     len: usize,
     flags: c_uint,
 ) -> *mut c_void {
-    let _ = call!(
+    let _ = quick_call!(
         CALLS,
         "pmemset_memset",
         ("{set:p}, {pmemdest:p}, {c}, {len}, {flags:#x}"),

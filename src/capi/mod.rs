@@ -59,14 +59,27 @@ struct CPart {
 }
 
 /// A call: its failure becomes this thread's message, and the log has what is asked for of its arguments and its result.
+///
+/// The thread is not cancelled meanwhile: that would unwind through frames that cannot be unwound, and end the process.
 macro_rules! call {
-    ($level:ident, $function:literal, ($($args:tt)*), $body:expr) => {{
+    ($($what:tt)*) => {
+        $crate::capi::quick_call!(@ $crate::capi::uncancelled, $($what)*)
+    };
+}
+use call;
+
+/// The same for calls that count nanoseconds. What in them can be cancelled sees to it itself.
+macro_rules! quick_call {
+    ($level:ident, $($what:tt)*) => {
+        $crate::capi::quick_call!(@ $crate::capi::run, $level, $($what)*)
+    };
+    (@ $run:path, $level:ident, $function:literal, ($($args:tt)*), $body:expr) => {{
         let logged = $crate::trace::is_on();
         if logged {
             let call = format_args!(concat!($function, "({}) begins"), format_args!($($args)*));
             $crate::trace::line($crate::trace::ALL, call);
         }
-        let result = $crate::capi::run(|| $body);
+        let result = $run(|| $body);
         if let Err(e) = &result {
             $crate::capi::failed(e);
         }
@@ -77,7 +90,12 @@ macro_rules! call {
         result
     }};
 }
-use call;
+use quick_call;
+
+fn uncancelled<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
+    let _uncancelled = crate::sys::Uncancelled::new();
+    body()
+}
 
 #[inline(always)]
 fn run<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {

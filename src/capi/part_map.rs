@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr::{NonNull, null_mut};
 
 use super::types::*;
-use super::{Variable, behind, call, code, descriptor, object, range_arg, set_arg};
+use super::{Variable, behind, call, code, descriptor, object, quick_call, range_arg, set_arg};
 use crate::error::Result;
 use crate::set::Extent;
 use crate::set::part_map::Slot;
@@ -39,7 +39,7 @@ pub unsafe extern "C" fn pmemset_first_part_map(
     set: *mut pmemset,
     pmap: *mut *mut pmemset_part_map,
 ) {
-    let _ = call!(CALLS, "pmemset_first_part_map", ("{set:p}, {pmap:p}"), {
+    let _ = quick_call!(CALLS, "pmemset_first_part_map", ("{set:p}, {pmap:p}"), {
         // SAFETY: the caller's promises.
         unsafe { found(pmap, "pmap", || set_arg(set)?.core().find_above(0)) }
     });
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn pmemset_next_part_map(
     cur: *mut pmemset_part_map,
     next: *mut *mut pmemset_part_map,
 ) {
-    let _ = call!(
+    let _ = quick_call!(
         CALLS,
         "pmemset_next_part_map",
         ("{set:p}, {cur:p}, {next:p}"),
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn pmemset_part_map_by_address(
     pmap: *mut *mut pmemset_part_map,
     addr: *mut c_void,
 ) -> c_int {
-    code(call!(
+    code(quick_call!(
         CALLS,
         "pmemset_part_map_by_address",
         ("{set:p}, {pmap:p}, {addr:p}"),
@@ -97,7 +97,7 @@ pub unsafe extern "C" fn pmemset_part_map_by_address(
 pub unsafe extern "C" fn pmemset_descriptor_part_map(
     pmap: *mut pmemset_part_map,
 ) -> pmemset_part_descriptor {
-    let extent = call!(CALLS, "pmemset_descriptor_part_map", ("{pmap:p}"), {
+    let extent = quick_call!(CALLS, "pmemset_descriptor_part_map", ("{pmap:p}"), {
         // SAFETY: the caller's reference keeps the slot.
         Ok(extent_of(unsafe { object(pmap, "pmap")? }))
     });
@@ -107,7 +107,7 @@ pub unsafe extern "C" fn pmemset_descriptor_part_map(
 /// Gives a reference to a part map back and sets the pointer to NULL; the set may be deleted already.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmemset_part_map_drop(pmap: *mut *mut pmemset_part_map) {
-    let _ = call!(CALLS, "pmemset_part_map_drop", ("{pmap:p}"), {
+    let _ = quick_call!(CALLS, "pmemset_part_map_drop", ("{pmap:p}"), {
         // SAFETY: the caller's promises.
         let out = unsafe { Variable::arg(pmap, "pmap")? };
         let old = out.load();
@@ -166,7 +166,7 @@ pub unsafe extern "C" fn pmemset_remove_range(
     ))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::ffi::CStr;
 

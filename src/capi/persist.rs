@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::types::*;
-use super::{call, code, range_arg, set_arg};
+use super::{call, code, quick_call, range_arg, set_arg};
 
 /// Makes a range durable.
 #[unsafe(no_mangle)]
@@ -12,7 +12,7 @@ pub unsafe extern "C" fn pmemset_persist(
     ptr: *mut c_void,
     size: usize,
 ) -> c_int {
-    code(call!(
+    code(quick_call!(
         CALLS,
         "pmemset_persist",
         ("{set:p}, {ptr:p}, {size}"),
@@ -30,7 +30,7 @@ pub unsafe extern "C" fn pmemset_persist(
 /// Begins to make a range durable; pmemset_drain() ends it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmemset_flush(set: *mut pmemset, ptr: *mut c_void, size: usize) -> c_int {
-    code(call!(
+    code(quick_call!(
         CALLS,
         "pmemset_flush",
         ("{set:p}, {ptr:p}, {size}"),
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn pmemset_flush(set: *mut pmemset, ptr: *mut c_void, size
 /// Returns when everything flushed on the set before is durable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmemset_drain(set: *mut pmemset) -> c_int {
-    code(call!(CALLS, "pmemset_drain", ("{set:p}"), {
+    code(quick_call!(CALLS, "pmemset_drain", ("{set:p}"), {
         // SAFETY: the caller's promises.
         unsafe { set_arg(set) }.and_then(|set| set.drain())
     }))

@@ -143,7 +143,7 @@ pub unsafe extern "C" fn pmemset_source_delete(src: *mut *mut pmemset_source) ->
     }))
 }
 
-/// Gives a source its shutdown state, which is copied, and says where pmemset_map() stores the state of the part.
+/// Gives a source its shutdown state, which is copied, and says where pmemset_map() stores the part's; NULL takes it away.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pmemset_source_set_sds(
     src: *mut pmemset_source,
@@ -157,6 +157,10 @@ pub unsafe extern "C" fn pmemset_source_set_sds(
         {
             // SAFETY: the caller's promises.
             let source = unsafe { object(src, "src")? };
+            if sds.is_null() {
+                source.clear_sds();
+                return Ok(());
+            }
             // SAFETY: the caller's promises; the two types are laid out alike.
             let sds = unsafe { Variable::arg(sds.cast::<Sds>(), "sds")? };
             source.set_sds(&sds.load(), state_ptr as usize)

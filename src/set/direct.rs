@@ -7,8 +7,9 @@ use super::{Core, Extent, Part, Set};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::mem::Shared;
+use crate::set::part::Mapped;
+use crate::source::Source;
 use crate::source::sds::{Account, Sds, State};
-use crate::source::{Mapped, Source};
 
 /// Parts that have gone and counted in the shutdown state of their source, and what is to be stored for it now.
 pub(super) type Uncounted = Vec<(Shared<Account>, Sds)>;
@@ -128,7 +129,8 @@ impl Core {
 /// A part that goes does not count any more; if it did, what is to be stored for its source.
 pub(super) fn uncount(part: &Mapped) -> Option<(Shared<Account>, Sds)> {
     let account = part.account.as_ref()?;
-    part.counted
-        .swap(false, Ordering::Relaxed)
-        .then(|| (account.clone(), account.uncounted()))
+    match part.counted.swap(0, Ordering::Relaxed) {
+        0 => None,
+        number => Some((account.clone(), account.uncounted(number)?)),
+    }
 }

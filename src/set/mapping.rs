@@ -9,12 +9,14 @@ use super::{Coalescing, Core, Extent, Inner, NO_GRANULARITY, Set};
 use crate::arena::{Lent, Wish};
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::file::OpenFile;
 use crate::granularity::Granularity;
 use crate::mem::{self, Shared};
 use crate::pmem2;
+use crate::set::part::Mapped;
 use crate::set::part_map::Home;
-use crate::source::sds::{Account, Sds};
-use crate::source::{Mapped, OpenFile, Source};
+use crate::source::Source;
+use crate::source::sds::{Account, Next};
 use crate::sys;
 
 /// A range of a source that can be mapped. It keeps what it needs of the source alive.
@@ -28,7 +30,7 @@ pub struct Part {
     /// Mapped by the rules of 1.12.
     direct: bool,
     /// What the source's shutdown state becomes when the part is mapped.
-    pub(super) sds: Option<Box<Sds>>,
+    pub(super) sds: Option<Box<Next>>,
 }
 
 impl Part {
@@ -249,8 +251,8 @@ impl Core {
         self.maps.reserve(1)?;
         // SAFETY: under the set's lock.
         unsafe { Home::reserve(self.home, 1)? };
-        let mut mapped = mem::try_box(Mapped::new(0, len, wish.offset, file.clone(), None))?;
-        let unsettled = file.is_unsettled();
+        let mut mapped = mem::try_box(Mapped::new(len, wish.offset, file.clone()))?;
+        let unsettled = file.inode().is_unsettled();
         if unsettled && inner.unsettled.try_reserve(1).is_err() {
             return Err(Error::OutOfMemory("part"));
         }
@@ -269,7 +271,7 @@ impl Core {
                 let place = self.place(inner, &wish, coalescing)?;
                 inner.arena.prepare_log(place.0, &wish)?;
                 if let Some(map) = self.map_lent(inner, part, &wish, place.0, granularity)? {
-                    mapped.map.set(Some(map));
+                    mapped.lent.set(Some(map));
                     break place;
                 }
             },
@@ -281,17 +283,18 @@ impl Core {
             unsafe { log.as_ref() }.forget(at, len);
         }
         mapped.start = at;
-        mapped.log = log;
+        mapped.map = log;
         mapped.account = Some(part.account.clone());
         if let Some(sds) = &part.sds {
-            mapped.counted = true.into();
-            part.account.counted(sds);
+            mapped.counted = part.account.counted(sds).into();
         }
         if unsettled {
+            mapped.unsettled.set(inner.unsettled.len());
             inner.unsettled.push(at);
             self.unsettled.store(true, Ordering::Release);
         }
-        file.added(&mapped);
+        self.files.add(file.id());
+        file.added();
         inner.parts.insert(at, Box::into_raw(mapped) as usize);
         // Nothing fails from here on. Whoever finds the part map without the lock finds the set with a granularity.
         self.granularity.store(granularity as u8, Ordering::Release);

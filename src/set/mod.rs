@@ -3,28 +3,33 @@
 mod direct;
 pub(crate) mod index;
 mod mapping;
+pub(crate) mod part;
 pub(crate) mod part_map;
 mod removal;
 mod store;
 
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::arena::Arena;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::file::durability::{self, Filter};
 use crate::granularity::Granularity;
 use crate::mem::{self, lock};
 use crate::order;
-use crate::persist::log::Log;
-use crate::persist::page::{self, Engine};
-use crate::source::Mapped;
+use crate::persist::dirty::DirtyMap as Log;
+use crate::persist::drain::{self, Drains};
+use crate::persist::range::FileRange;
+use crate::sys;
 use index::{Check, Locked, Tree, Version};
 pub use mapping::Part;
+use part::Mapped;
 use part_map::{Home, Slot, Taken};
 pub use store::{Copying, Flags};
 
@@ -84,7 +89,9 @@ pub(crate) struct Core {
     /// Placing.
     inner: Mutex<Inner>,
     /// Persisting at PAGE granularity.
-    engine: Engine,
+    drains: Drains,
+    /// The files of which parts have been mapped.
+    files: Filter,
     /// A part's file may have an entry or a size that is not durable yet: there are parts in `Inner::unsettled`.
     unsettled: AtomicBool,
     /// Sources have been mapped directly: removals are told.
@@ -106,12 +113,32 @@ pub(crate) struct Inner {
     parts: Tree,
     /// The part map of the latest mapping.
     previous: Option<NonNull<Slot>>,
-    /// Where parts were mapped whose files were unsettled.
+    /// Where parts were mapped whose files were unsettled. Each knows its place in this list.
     unsettled: Vec<usize>,
 }
 
 // SAFETY: the pointers are to objects of the set, which are only touched as `Core` describes.
 unsafe impl Send for Inner {}
+
+/// The set is locked, until this is dropped. The thread is not cancelled meanwhile.
+pub(crate) struct Guard<'a> {
+    // Dropped before the thread may be cancelled again.
+    inner: MutexGuard<'a, Inner>,
+    _uncancelled: sys::Uncancelled,
+}
+
+impl Deref for Guard<'_> {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl DerefMut for Guard<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.inner
+    }
+}
 
 impl Inner {
     fn mapped(&self, entry: (usize, usize)) -> &Mapped {
@@ -132,13 +159,59 @@ impl Inner {
     }
 }
 
-impl page::Parts for Inner {
-    fn each_log(&self, visit: &mut dyn FnMut(&Log)) {
+impl Inner {
+    /// The part that has an address.
+    fn part_at(&self, addr: usize) -> Option<&Mapped> {
+        self.part_from(addr).filter(|part| part.start <= addr)
+    }
+
+    /// Takes a part out of the list of those whose files were unsettled.
+    fn settled(&mut self, place: usize) {
+        self.unsettled.swap_remove(place);
+        if let Some(start) = self.unsettled.get(place) {
+            if let Some(moved) = self.part_at(*start) {
+                moved.unsettled.set(place);
+            }
+        }
+    }
+}
+
+impl drain::Parts for Inner {
+    fn each_map(&self, visit: &mut dyn FnMut(&Log)) {
         self.arena.logs().for_each(visit);
     }
 
-    fn part(&self, addr: usize) -> Option<&Mapped> {
-        self.part_from(addr).filter(|part| part.start <= addr)
+    fn catch_up(&self, map: &Log, lo: usize, hi: usize) {
+        if durability::ledger().is_none_or(|ledger| !ledger.has_failures()) {
+            return;
+        }
+        let mut at = lo;
+        while at < hi {
+            let Some((addr, _)) = map.first_marked(at, hi - at) else {
+                return;
+            };
+            at = match self.part_at(addr) {
+                Some(part) => {
+                    part.catch_up();
+                    part.end()
+                }
+                None => addr + sys::page_size(),
+            };
+        }
+    }
+
+    fn file_range(&self, map: &Log, addr: usize, end: usize) -> Option<FileRange> {
+        Some(self.part_at(addr)?.file_range(map, addr, end))
+    }
+
+    fn lost_by(&self, addr: usize, errno: sys::Errno) {
+        if let Some(part) = self.part_at(addr) {
+            part.lost_by(errno);
+        }
+    }
+
+    fn errno(&self, addr: usize) -> sys::Errno {
+        self.part_at(addr).map_or(libc::EIO, Mapped::errno)
     }
 }
 
@@ -180,7 +253,7 @@ impl Set {
             required,
             coalescing: AtomicU8::new(Coalescing::None as u8),
             granularity: AtomicU8::new(NO_GRANULARITY),
-            eager: crate::sys::secure_env(c"PMEMSET_EAGER_FLUSH", |v| v == b"1").unwrap_or(false),
+            eager: sys::secure_env(c"PMEMSET_EAGER_FLUSH", |v| v == b"1").unwrap_or(false),
             version: Version::default(),
             maps,
             home,
@@ -190,7 +263,8 @@ impl Set {
                 previous: None,
                 unsettled: Vec::new(),
             }),
-            engine: Engine::new(),
+            drains: Drains::new(),
+            files: Filter::default(),
             unsettled: AtomicBool::new(false),
             direct: AtomicBool::new(false),
             unreported: Default::default(),
@@ -215,10 +289,6 @@ impl Set {
 
     fn end(&mut self) -> Result<()> {
         let mut result = self.core().sync_all();
-        if result.is_err() {
-            // Where a report was owed nothing has been synced yet.
-            let _ = self.core().sync_all();
-        }
         if self.core().direct.load(Ordering::Relaxed) {
             self.uncount_all();
             // An observer may have stored once more.
@@ -233,15 +303,10 @@ impl Set {
                 .get_mut()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             let unmapped = removal::unmap_lent_all(inner);
-            // Before their logs go: a sync of theirs that fails in another set marks what is lost in them.
-            inner.parts.walk(0, |_, part| {
-                let part = &*(part as *const Mapped);
-                part.file.removed(part);
-                true
-            });
             inner.arena.release();
             inner.parts.walk(0, |_, part| {
-                drop(Box::from_raw(part as *mut Mapped));
+                let part = Box::from_raw(part as *mut Mapped);
+                part.file.removed();
                 true
             });
             Home::abandon(home);
@@ -321,10 +386,14 @@ impl Drop for Set {
 }
 
 impl Core {
-    pub(crate) fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+    pub(crate) fn lock(&self) -> Guard<'_> {
+        let uncancelled = sys::Uncancelled::new();
         let inner = lock(&self.inner);
         order::takes(&self.version);
-        inner
+        Guard {
+            inner,
+            _uncancelled: uncancelled,
+        }
     }
 
     /// Finds a part map and takes a reference to it, without the lock as long as that works.

@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicPtr;
 use crate::error::{Error, Result};
 use crate::mem;
 use crate::order;
-use crate::persist::log::Log;
+use crate::persist::dirty::DirtyMap as Log;
 use crate::sync::{self, AtomicUsize, Ordering};
 
 const COUNT: usize = (1 << 28) - 1;
@@ -234,14 +234,14 @@ impl Slot {
     }
 
     /// Takes all the references that can be counted in this thread's shard; how many there were.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn take_all(&self) -> usize {
         let word = self.word_of(sync::shard() % SHARDS);
         word.fetch_or(COUNT, Ordering::AcqRel) & COUNT
     }
 
     /// Gives them back but for so many.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn give_all_but(&self, held: usize) {
         let word = self.word_of(sync::shard() % SHARDS);
         word.fetch_sub(COUNT - held, Ordering::AcqRel);

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::mem::{self, Shared};
 use crate::pmem2::Map;
-use crate::source::Mapped;
+use crate::set::part::Mapped;
 use crate::source::sds::Account;
 use crate::sys;
 
@@ -131,7 +131,7 @@ impl Core {
                 return Ok(());
             }
             drop(inner);
-            self.sync_addresses(lo, hi)?;
+            self.sync_for_removal(lo, hi)?;
         }
     }
 
@@ -178,11 +178,12 @@ impl Core {
                 };
                 mem::try_push(&mut targets, target)?;
             }
-            if self.engine.is_busy(&*inner, lo, hi) {
+            if self.drains.is_busy(&*inner, lo, hi) {
                 drop(inner);
-                self.sync_addresses(lo, hi)?;
+                self.sync_for_removal(lo, hi)?;
                 continue;
             }
+            self.refuse_once(&inner, &[(lo, hi)])?;
             if claim {
                 for (i, t) in targets.iter().enumerate().filter(|(_, t)| t.whole) {
                     // SAFETY: slots live as long as the set.
@@ -225,7 +226,7 @@ impl Core {
                 }
                 drop(inner);
                 for t in targets {
-                    self.sync_addresses(t.lo, t.hi)?;
+                    self.sync_for_removal(t.lo, t.hi)?;
                 }
             }
         })();
@@ -253,7 +254,7 @@ impl Core {
                 return Ok(());
             }
             drop(inner);
-            self.sync_addresses(lo, hi)?;
+            self.sync_for_removal(lo, hi)?;
         }
     }
 
@@ -287,7 +288,7 @@ impl Core {
             one.into_iter().chain(touched)
         };
         let busy = |inner: &Inner| {
-            let any = |&(lo, hi): &(usize, usize)| self.engine.is_busy(inner, lo, hi);
+            let any = |&(lo, hi): &(usize, usize)| self.drains.is_busy(inner, lo, hi);
             ranges.iter().any(any)
         };
         let mut plan = plan(inner, ranges, self.tells_removals())?;
@@ -312,8 +313,11 @@ impl Core {
             }
             claims += 1;
         }
-        if result.is_ok() && busy(inner) {
-            result = Ok(false);
+        if result.is_ok() {
+            result = match busy(inner) {
+                true => Ok(false),
+                false => self.refuse_once(inner, ranges).map(|()| true),
+            };
         }
         if matches!(result, Ok(true)) {
             let unmapped = match inner.arena.lent() {
@@ -334,6 +338,29 @@ impl Core {
             self.forget(inner, *range, &mut plan.uncounted);
         }
         Ok(Some(plan.uncounted))
+    }
+
+    /// Syncs what is marked in a range whose parts are to go. What is lost by that, or before, is no reason to stay marked:
+    /// [`refuse_once`](Self::refuse_once) tells of it.
+    fn sync_for_removal(&self, lo: usize, hi: usize) -> Result<()> {
+        match self.sync_addresses(lo, hi) {
+            Err(Error::NotDurable { .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Fails, once, for parts of which something is lost: asked again, they go.
+    fn refuse_once(&self, inner: &Inner, ranges: &[(usize, usize)]) -> Result<()> {
+        let mut result = Ok(());
+        for part in parts_of(inner, ranges).filter(|part| part.refuses()) {
+            let (start, end) = (part.start, part.end());
+            if let Some(e) = self.drains.first_lost(inner, start, end) {
+                result = result.and(Err(e));
+            }
+            part.refuse();
+            self.drains.tell(Some((start, end)), inner);
+        }
+        result
     }
 
     /// Whether a part map reaches beyond an end of the range.
@@ -420,8 +447,12 @@ impl Core {
                     told.push(uncounted);
                 }
             }
-            part.file.removed(&part);
-            at = part.start + part.len;
+            part.forget();
+            part.file.removed();
+            if part.unsettled.get() != usize::MAX {
+                inner.settled(part.unsettled.get());
+            }
+            at = part.end();
         }
     }
 }
@@ -464,7 +495,7 @@ fn plan(inner: &Inner, ranges: &[(usize, usize)], told: bool) -> Result<Plan> {
                 Some(span) if goes_on => span.1 = end,
                 _ => mem::try_push(&mut spans, (part.start, end))?,
             }
-            counted += usize::from(told && part.counted.load(Ordering::Relaxed));
+            counted += usize::from(told && part.counted.load(Ordering::Relaxed) != 0);
         }
     }
     let mut uncounted = Vec::new();
@@ -562,9 +593,9 @@ fn unmap_lent(inner: &mut Inner, ranges: &[(usize, usize)]) -> Result<()> {
         }
     }
     for (i, part) in parts_of(inner, ranges).enumerate() {
-        let mut map = part.map.take();
+        let mut map = part.lent.take();
         let deleted = Map::delete(&mut map);
-        part.map.set(map);
+        part.lent.set(map);
         match deleted {
             Err(e) if i == 0 => {
                 if count > 1 {
@@ -580,7 +611,7 @@ fn unmap_lent(inner: &mut Inner, ranges: &[(usize, usize)]) -> Result<()> {
         while let Some(part) = inner.part_from(at).filter(|p| p.start < hi) {
             at = part.start + part.len;
             // Not seen to happen after the split. libpmem2 knows it, so nothing is placed there; the set's end tries again.
-            if let Some(map) = part.map.take() {
+            if let Some(map) = part.lent.take() {
                 inner.arena.leave(map);
             }
         }
@@ -622,13 +653,13 @@ pub(super) fn unmap_lent_all(inner: &mut Inner) -> Result<()> {
         let mut result = Ok(());
         let mut any = inner.arena.end_left();
         for part in parts_in(inner, 0, usize::MAX) {
-            let mut map = part.map.take();
+            let mut map = part.lent.take();
             let had = map.is_some();
             match Map::delete(&mut map) {
                 Ok(()) => any |= had,
                 Err(e) => result = Err(e),
             }
-            part.map.set(map);
+            part.lent.set(map);
         }
         // What failed for lack of address ranges may work now that there are fewer.
         if result.is_ok() || !any {

@@ -1,15 +1,18 @@
 //! Making stores durable: flush, drain, persist, deep flush, and copies and fills that do it on the way.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Core, Set};
 use crate::codes;
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::file::durability;
 use crate::granularity::Granularity;
-use crate::mem::{self, lock};
+use crate::mem::{self, Shared, lock};
 use crate::persist::arch::{self, Hints, Sink};
+use crate::persist::dirty::{DirtyMap, PageSet};
+use crate::persist::redirty;
 use crate::source::device;
 use crate::{sync, sys};
 
@@ -61,6 +64,9 @@ impl Set {
     }
 
     /// Makes durable what was flushed before: at PAGE granularity by whichever thread, else by this one.
+    ///
+    /// What a failed sync has lost makes this fail until it has been flushed again, by a call that began after this has
+    /// failed: only the program knows what it stored there. Everything else becomes durable all the same.
     pub fn drain(&self) -> Result<()> {
         let granularity = self.granularity()?;
         let core = self.core();
@@ -119,8 +125,7 @@ impl Set {
         Ok(())
     }
 
-    /// Copies or fills, and makes that durable unless the flags say that the caller will. A failure comes back once more
-    /// from this thread's next drain of the set, for callers that cannot be told here.
+    /// Copies or fills, and makes that durable unless the flags say that the caller will.
     ///
     /// An aligned 8-byte word in the destination is never stored in smaller pieces.
     ///
@@ -128,6 +133,29 @@ impl Set {
     /// The destination must be valid for stores, the source of a copy for loads, of `len` bytes.
     #[inline]
     pub unsafe fn copy(
+        &self,
+        dest: *mut u8,
+        what: Copying,
+        len: usize,
+        flags: Flags,
+    ) -> Result<()> {
+        // SAFETY: as the caller promises.
+        let done = unsafe { self.copy_untold(dest, what, len, flags) };
+        match done {
+            Err(Error::NotDurable { .. }) => self.core().tell(None),
+            Err(_) => {}
+            Ok(()) => return Ok(()),
+        }
+        self.core().unreported.take();
+        done
+    }
+
+    /// The same for callers that cannot be told of a failure: it comes back from this thread's next drain of the set.
+    ///
+    /// # Safety
+    /// As for [`copy`](Self::copy).
+    #[inline]
+    pub(crate) unsafe fn copy_untold(
         &self,
         dest: *mut u8,
         what: Copying,
@@ -244,7 +272,7 @@ impl Core {
 
     fn drain(&self, granularity: Granularity) -> Result<()> {
         let result = if granularity == Granularity::Page {
-            self.drain_page(None)
+            self.drain_and_tell(None)
         } else {
             arch::fence();
             if self.unsettled.load(Ordering::Relaxed) {
@@ -259,7 +287,7 @@ impl Core {
         }
     }
 
-    /// Records a range; what is outside the set's part maps is synced at once.
+    /// Marks a range; what is outside the set's part maps is synced at once.
     fn flush_page(&self, addr: usize, len: usize) -> Result<()> {
         let Some(end) = addr.checked_add(len) else {
             return Err(Error::NotMapped(addr, len));
@@ -268,10 +296,10 @@ impl Core {
         let mut result = Ok(());
         while at < end {
             match self.extent_at(at) {
-                Some((extent, Some(log))) => {
+                Some((extent, Some(map))) => {
                     let stop = end.min(extent.addr + extent.len);
-                    // SAFETY: logs live as long as the set.
-                    unsafe { log.as_ref() }.record(at, stop - at);
+                    // SAFETY: maps live as long as the set.
+                    self.mark(unsafe { map.as_ref() }, at, stop - at);
                     at = stop;
                 }
                 _ => {
@@ -282,9 +310,92 @@ impl Core {
             }
         }
         if self.eager {
-            return result.and(self.drain_page(Some((addr, end))));
+            return result.and(self.drain_and_tell(Some((addr, end))));
         }
         result
+    }
+
+    /// Whether a file may have failed of which the set has had parts.
+    #[inline]
+    fn may_have_failed(&self) -> bool {
+        durability::ledger().is_some_and(|ledger| ledger.may_have_failed(&self.files))
+    }
+
+    /// Marks a range as flushed.
+    #[inline]
+    fn mark(&self, map: &DirtyMap, addr: usize, len: usize) {
+        if !self.may_have_failed() {
+            map.mark(addr, len);
+            // Whoever counts a failure looks at what is marked after that: either it finds these marks, or this finds the
+            // failure.
+            if !self.may_have_failed() {
+                return;
+            }
+        }
+        self.mark_after_failure(map, addr, len);
+    }
+
+    /// Marks a range where files have failed: pages that the kernel counts as clean after a lost write are made dirty again,
+    /// so that what memory holds now is what the next drain writes.
+    #[cold]
+    fn mark_after_failure(&self, map: &DirtyMap, addr: usize, len: usize) {
+        let _uncancelled = sys::Uncancelled::new();
+        let reports = self.drains.reports();
+        let (mut at, end) = (addr, addr + len);
+        while at < end {
+            let inner = self.lock();
+            let Some(part) = inner.part_at(at) else {
+                at += sys::page_size();
+                continue;
+            };
+            let page = sys::page_size();
+            let from = at / page * page;
+            let stop = end.next_multiple_of(page).min(part.end());
+            let stop = stop.min(from + PageSet::PAGES * page);
+            part.catch_up();
+            let stale = match part.has_failed() {
+                true => map.stale(from, stop - from),
+                false => PageSet::default(),
+            };
+            if stale.is_empty() {
+                map.mark(from, stop - from);
+                at = stop;
+                continue;
+            }
+            let (file, seen) = (part.file.clone(), part.seen());
+            let offset = part.offset + (from - part.start) as u64;
+            let lost = map.lost_pages(from, stop - from);
+            // What has been reported since this flush began is not taken back by it.
+            let told = match self.drains.reports() == reports {
+                true => map.told_pages(from, stop - from),
+                false => PageSet::default(),
+            };
+            drop(inner);
+            file.take_known_reports_at(from);
+            let made = redirty::pages(&file, (from, offset, stop - from), &stale, &lost);
+            let inner = self.lock();
+            if let Some(part) = inner.part_at(from).filter(|p| Shared::same(&p.file, &file)) {
+                part.catch_up();
+                let runs = |set: PageSet, visit: &dyn Fn(usize, usize)| {
+                    set.runs()
+                        .for_each(|(first, pages)| visit(from + first * page, pages * page));
+                };
+                match made {
+                    Ok(made) if part.seen() == seen => {
+                        runs(told, &|addr, len| map.take_back(addr, len));
+                        runs(made, &|addr, len| map.refreshed(addr, len));
+                        map.mark(from, stop - from);
+                    }
+                    // No page of a file that lost its disk can be made dirty any more; or it failed once more meanwhile, and
+                    // nobody knows what of this was dirty by then.
+                    _ => {
+                        runs(stale, &|addr, len| map.lose(addr, len));
+                        part.lost_by(part.file.inode().errno());
+                    }
+                }
+            }
+            at = stop;
+        }
     }
 
     fn start_above(&self, addr: usize) -> usize {
@@ -300,26 +411,42 @@ impl Core {
         if self.lock().arena.is_vacant(addr) {
             return Err(Error::NotMapped(addr, end - addr));
         }
-        sys::sync_range(start, end - start).map_err(|errno| match errno {
+        durability::sync_unknown(start, end - start).map_err(|errno| match errno {
             libc::ENOMEM => Error::NotMapped(addr, end - addr),
-            errno => Error::NotDurable(addr, end - addr, errno),
+            errno => Error::OutsideNotDurable(addr, end - addr, errno),
         })
     }
 
+    /// A drain whose error the program gets: what is lost counts as reported.
+    fn drain_and_tell(&self, range: Option<(usize, usize)>) -> Result<()> {
+        let result = self.drain_page(range);
+        if let Err(Error::NotDurable { .. }) = result {
+            self.tell(range);
+        }
+        result
+    }
+
+    #[cold]
+    fn tell(&self, range: Option<(usize, usize)>) {
+        let inner = self.lock();
+        self.drains.tell(range, &*inner);
+    }
+
     fn drain_page(&self, range: Option<(usize, usize)>) -> Result<()> {
-        self.engine.drain(range, || self.lock())?;
+        let drained = self.drains.drain(range, || self.lock());
         match range {
-            None if self.unsettled.load(Ordering::Relaxed) => self.settle(),
-            _ => Ok(()),
+            // Also when something is lost: that concerns no other file's entry.
+            None if self.unsettled.load(Ordering::Relaxed) => drained.and(self.settle()),
+            _ => drained,
         }
     }
 
-    /// Makes durable what is recorded for a range of addresses.
+    /// Makes durable what is marked in a range of addresses.
     pub(super) fn sync_addresses(&self, lo: usize, hi: usize) -> Result<()> {
         self.drain_page(Some((lo, hi)))
     }
 
-    /// Makes durable all that is recorded.
+    /// Makes durable all that is marked.
     pub(super) fn sync_all(&self) -> Result<()> {
         match self.granularity.load(Ordering::Relaxed) {
             g if g == Granularity::Page as u8 => self.drain_page(None),
@@ -332,20 +459,34 @@ impl Core {
     #[cold]
     fn settle(&self) -> Result<()> {
         let _uncancelled = sys::Uncancelled::new();
+        // The lock keeps the parts mapped meanwhile.
         let mut inner = self.lock();
-        while let Some(&start) = inner.unsettled.last() {
-            if let Some(part) = inner
-                .part_from(start)
-                .filter(|p| p.start == start && p.file.is_unsettled())
-            {
-                part.file
-                    .sync_part(part.start, sys::page_size())
-                    .map_err(|e| Error::NotDurable(part.start, part.len, e))?;
+        let mut result = Ok(());
+        let mut place = inner.unsettled.len();
+        while place > 0 {
+            place -= 1;
+            let Some(part) = inner.part_at(inner.unsettled[place]) else {
+                inner.unsettled.swap_remove(place);
+                continue;
+            };
+            if part.file.inode().is_unsettled() {
+                let synced = part
+                    .file
+                    .sync_part((part.start, part.offset, sys::page_size()));
+                if let Err(errno) = synced {
+                    let what = "make durable the directory entry and the size of";
+                    // The others are settled all the same.
+                    result = result.and(Err(Error::SystemAt(what, part.file.name, errno)));
+                    continue;
+                }
             }
-            inner.unsettled.pop();
+            part.unsettled.set(usize::MAX);
+            inner.settled(place);
         }
-        self.unsettled.store(false, Ordering::Release);
-        Ok(())
+        if inner.unsettled.is_empty() {
+            self.unsettled.store(false, Ordering::Release);
+        }
+        result
     }
 
     fn deep_flush_page(&self, addr: usize, len: usize) -> Result<()> {
@@ -353,16 +494,16 @@ impl Core {
         let mut at = addr;
         while at < end {
             match self.extent_at(at) {
-                Some((extent, Some(log))) => {
+                Some((extent, Some(map))) => {
                     let stop = end.min(extent.addr + extent.len);
-                    // SAFETY: logs live as long as the set.
-                    unsafe { log.as_ref() }.record(at, stop - at);
+                    // SAFETY: maps live as long as the set.
+                    self.mark(unsafe { map.as_ref() }, at, stop - at);
                     at = stop;
                 }
                 _ => at = self.start_above(at),
             }
         }
-        self.drain_page(Some((addr, end)))
+        self.drain_and_tell(Some((addr, end)))
             .map_err(|e| match e.errno() {
                 Some(libc::ENOMEM) => e,
                 errno => Error::DeepFlush(addr, errno.unwrap_or(libc::EIO)),
@@ -398,8 +539,9 @@ impl Core {
             if !done && !part.file.is_device() {
                 let page = sys::page_size();
                 let start = lo / page * page;
+                let offset = part.offset + (start - part.start) as u64;
                 part.file
-                    .sync_part(start, hi - start)
+                    .sync_part((start, offset, hi - start))
                     .map_err(|errno| match errno {
                         libc::ENOMEM => Error::OutOfMemory("deep flush"),
                         errno => failed(errno),
@@ -414,34 +556,56 @@ impl Core {
 /// Failures that a call could not return, for the next drain of the thread that made it.
 #[derive(Default)]
 pub(crate) struct Unreported {
-    any: AtomicBool,
+    /// Bits of the threads that have some.
+    threads: AtomicU64,
     list: Mutex<Pending>,
 }
 
 #[derive(Default)]
 struct Pending {
-    /// Threads, by a number that each has to itself.
-    threads: Vec<(usize, Error)>,
+    failures: Vec<Failure>,
     /// When there was no memory for the list: whoever drains next.
     anybody: Option<Error>,
 }
 
+struct Failure {
+    /// A number that the thread has to itself.
+    thread: usize,
+    /// The kernel's, which tells whether there is still a thread.
+    task: u32,
+    error: Error,
+}
+
+/// With so many failures it is looked whether their threads still are: those that have ended will never ask.
+const MANY: usize = 64;
+
 impl Unreported {
+    /// Whether the calling thread may have one.
     #[inline]
     fn any(&self) -> bool {
-        self.any.load(Ordering::Relaxed)
+        let threads = self.threads.load(Ordering::Relaxed);
+        threads != 0 && threads >> (sync::thread_number() % 64) & 1 != 0
     }
 
     #[cold]
     fn keep(&self, error: Error) {
-        let me = sync::thread_number();
+        let thread = sync::thread_number();
         let mut list = lock(&self.list);
-        if list.threads.iter().all(|t| t.0 != me)
-            && mem::try_push(&mut list.threads, (me, error)).is_err()
-        {
-            list.anybody = Some(error);
+        if list.failures.len() >= MANY {
+            list.failures.retain(|f| sys::has_thread(f.task));
         }
-        self.any.store(true, Ordering::Relaxed);
+        let task = sys::thread_task();
+        if list.failures.iter().all(|f| f.thread != thread) {
+            let failure = Failure {
+                thread,
+                task,
+                error,
+            };
+            if mem::try_push(&mut list.failures, failure).is_err() {
+                list.anybody = Some(error);
+            }
+        }
+        list.publish(&self.threads);
     }
 
     fn take(&self) -> Option<Error> {
@@ -450,13 +614,19 @@ impl Unreported {
         }
         let me = sync::thread_number();
         let mut list = lock(&self.list);
-        let found = match list.threads.iter().position(|t| t.0 == me) {
-            Some(at) => Some(list.threads.swap_remove(at).1),
+        let found = match list.failures.iter().position(|f| f.thread == me) {
+            Some(at) => Some(list.failures.swap_remove(at).error),
             None => list.anybody.take(),
         };
-        if list.threads.is_empty() && list.anybody.is_none() {
-            self.any.store(false, Ordering::Relaxed);
-        }
+        list.publish(&self.threads);
         found
+    }
+}
+
+impl Pending {
+    fn publish(&self, threads: &AtomicU64) {
+        let bits = self.failures.iter().map(|f| 1 << (f.thread % 64));
+        let all = if self.anybody.is_some() { u64::MAX } else { 0 };
+        threads.store(bits.fold(all, |a, b| a | b), Ordering::Relaxed);
     }
 }

@@ -2,11 +2,10 @@
 
 use std::os::fd::AsRawFd;
 
-use super::OpenFile;
 use super::device::Path;
-use super::file::Kind;
 use super::region::{Region, SYS};
 use crate::error::{Error, Result};
+use crate::file::{Kind, OpenFile};
 use crate::mem;
 use crate::sys;
 
@@ -177,7 +176,8 @@ impl OpenFile {
     /// be replaced.
     fn in_file(&self, bad: &Ranges) -> Result<Vec<BadBlock>> {
         let size = self.size()?;
-        let block = sys::file_system_block(self.fd()).unwrap_or(sys::page_size() as u64);
+        let block = sys::file_system(self.fd()).map_or(sys::page_size(), |(_, size)| size.max(1));
+        let block = block as u64;
         let mut found = Vec::new();
         let mut result = Ok(());
         let walked = sys::each_extent(self.fd(), &mut |extent| {
@@ -234,7 +234,7 @@ impl OpenFile {
             }
             e => Error::Medium("clear a bad block of", bad.offset, e),
         };
-        let fd = self.fd();
+        let fd = self.checked_fd()?;
         let (start, end) = (bad.offset as u64, (bad.offset + bad.length) as u64);
         sys::reallocate(fd, start, bad.length as u64).map_err(failed)?;
         for left in self.bad_blocks_by(root)? {
@@ -244,7 +244,10 @@ impl OpenFile {
                 sys::write_zeros(fd, from, to - from).map_err(failed)?;
             }
         }
-        sys::fsync(fd).map_err(failed)
+        let since = self.inode().failures();
+        let ticket = self.inode().begin(false);
+        let synced = sys::fsync(&ticket, fd);
+        ticket.end(synced, since).map_err(failed)
     }
 
     fn clear_on_bus(&self, bad: BadBlock) -> Result<()> {

@@ -3,13 +3,8 @@
 
 pub(crate) mod badblock;
 pub(crate) mod device;
-mod file;
-mod mapped;
 mod region;
 pub(crate) mod sds;
-
-pub(crate) use file::{OpenFile, SyncPlan};
-pub(crate) use mapped::{Mapped, Ticket};
 
 use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
@@ -17,11 +12,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::codes;
 use crate::error::{Error, Name, Result};
+use crate::file::{Kind, OpenFile};
 use crate::mem::Shared;
 use crate::pmem2;
 use crate::sys;
 use badblock::BadBlock;
-use file::Kind;
 use sds::{Account, Sds};
 
 /// A source: an open file that parts are made of. It holds one descriptor. Parts that are mapped do not need it any more.
@@ -63,14 +58,16 @@ impl Source {
         }
         let always = flags & u64::from(codes::PMEMSET_SOURCE_FILE_CREATE_ALWAYS) != 0;
         let create = always || flags & u64::from(codes::PMEMSET_SOURCE_FILE_CREATE_IF_NEEDED) != 0;
-        let mut mode = libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK;
-        if create {
-            mode |= libc::O_CREAT;
-        }
+        let mut mode = libc::O_RDWR | libc::O_NOCTTY;
         if always {
             mode |= libc::O_TRUNC;
         }
-        let fd = sys::open(path, mode, permissions).map_err(|errno| {
+        let mut opened = open_file(path, mode, 0);
+        // Only what is not there is created: in sticky directories the kernel may refuse O_CREAT for a file of somebody else's.
+        if create && opened.as_ref().is_err_and(|e| *e == libc::ENOENT) {
+            opened = open_file(path, mode | libc::O_CREAT, permissions);
+        }
+        let fd = opened.map_err(|errno| {
             // Of a socket or of a device without a driver.
             let special = matches!(errno, libc::ENXIO | libc::ENODEV);
             let facts = special.then(|| sys::path_facts(path).ok()).flatten();
@@ -80,13 +77,13 @@ impl Source {
         let mut file = OpenFile::new(fd, name)?;
         file.check_links(path);
         if create {
-            file.entry_may_be_new();
+            file.inode().entry_may_be_new();
         }
         // One bit with two meanings: which, the mapping call says.
         let bit = flags & u64::from(codes::PMEMSET_SOURCE_FILE_TRUNCATE_IF_NEEDED) != 0;
         file.growth = bit;
         file.fixed_size = bit;
-        Source::of(file)
+        Source::of(file, 0)
     }
 
     /// Makes an unnamed file in a directory: mode 0600, empty, growing when it is mapped, gone when it is closed.
@@ -105,7 +102,7 @@ impl Source {
         .map_err(|e| Error::CannotCreateTemporary(name, e))?;
         let mut file = OpenFile::new(fd, name)?;
         file.growth = true;
-        Source::of(file)
+        Source::of(file, 0)
     }
 
     /// Makes a source of one of libpmem2's (`struct pmem2_source`) with a file behind it. The program keeps both; the
@@ -118,23 +115,17 @@ impl Source {
         let facts = unsafe { pmem2::source_facts(source)? };
         let name = Name::new(b"the file of a libpmem2 source");
         let file = OpenFile::borrowed(facts.fd, name, facts.alignment)?;
-        let account = Shared::try_new(Account::default())?;
-        file.opened();
-        Ok(Source {
-            file,
-            account,
-            pmem2: source.as_ptr() as usize,
-        })
+        Source::of(file, source.as_ptr() as usize)
     }
 
-    fn of(file: OpenFile) -> Result<Source> {
+    fn of(file: OpenFile, pmem2: usize) -> Result<Source> {
         let file = Shared::try_new(file)?;
         let account = Shared::try_new(Account::default())?;
         file.opened();
         Ok(Source {
             file,
             account,
-            pmem2: 0,
+            pmem2,
         })
     }
 
@@ -197,9 +188,26 @@ impl Source {
         self.account.set_sds(sds, report)
     }
 
+    /// Takes the shutdown state away again: mappings look at the device no more, until another is given.
+    pub fn clear_sds(&self) {
+        self.account.clear_sds();
+    }
+
     /// The address by which the C interface knows this source; 0 when it does not any more.
     pub(crate) fn set_handle(&self, handle: usize) {
         self.account.set_handle(handle);
+    }
+}
+
+/// Opens a file that may be something else. A FIFO without a reader is not waited for; a lease on a file, which whoever has it
+/// must give up when asked, is.
+fn open_file(path: &CStr, mode: i32, permissions: u32) -> sys::SysResult<std::os::fd::OwnedFd> {
+    match sys::open(path, mode | libc::O_NONBLOCK, permissions) {
+        Err(libc::EAGAIN) => match sys::path_facts(path)?.kind() {
+            libc::S_IFREG => sys::open(path, mode, permissions),
+            _ => Err(libc::EAGAIN),
+        },
+        result => result,
     }
 }
 

@@ -3,13 +3,16 @@
 //! A device counts the times when it lost power before it had written everything (its unsafe shutdown count, USC). A program
 //! stores, for each source, the device's identity and count and how many mappings it has ([`Sds`]); the next time it compares.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::cell::UnsafeCell;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use super::OpenFile;
 use super::region::Region;
 use crate::error::{Error, Result};
-use crate::mem::{self, lock};
+use crate::file::OpenFile;
+use crate::mem;
+use crate::sync::Wait;
+use crate::sys;
 
 /// Bytes of a device's identity at most.
 const ID_LEN: usize = 512;
@@ -100,11 +103,50 @@ impl State {
 }
 
 /// The shutdown state that a source was given, and the word that came with it.
-pub(crate) struct Kept {
+#[derive(Clone, Copy)]
+struct Kept {
     sds: Sds,
     report: usize,
     /// Mappings of this process that count.
     here: usize,
+}
+
+/// Which shutdown state a source has.
+#[derive(Clone, Copy, Default)]
+struct Current {
+    /// How many it was given up to now: parts count in the one that they were mapped with.
+    number: usize,
+    /// Two of it, of which one is valid, so that there is a whole one at every moment.
+    pair: Option<NonNull<[Kept; 2]>>,
+    valid: usize,
+}
+
+// SAFETY: the pair belongs to the account, and is reached in turns.
+unsafe impl Send for Current {}
+
+impl Current {
+    fn kept(&self) -> Option<&Kept> {
+        // SAFETY: the pair lives while it is here.
+        self.pair.map(|pair| unsafe { &pair.as_ref()[self.valid] })
+    }
+
+    /// Changes it, in the one that is not valid yet.
+    fn change(&mut self, change: impl FnOnce(&mut Kept)) {
+        if let Some(mut pair) = self.pair {
+            // SAFETY: as above; whoever has the turn has it alone.
+            let pair = unsafe { pair.as_mut() };
+            let other = 1 - self.valid;
+            pair[other] = pair[self.valid];
+            change(&mut pair[other]);
+            self.valid = other;
+        }
+    }
+}
+
+/// What a source's shutdown state becomes when it is mapped, and which of those that the source was given that is.
+pub(crate) struct Next {
+    number: usize,
+    sds: Sds,
 }
 
 /// Compares what was stored with what the device says: the part's state, and what is to be stored from now on.
@@ -130,7 +172,9 @@ pub(crate) struct Account {
     handle: AtomicUsize,
     /// Direct mappings look for bad blocks.
     pub detects_badblocks: AtomicBool,
-    shutdown: Mutex<Option<Box<Kept>>>,
+    /// Several sets may map one source at once, so that a child that has one of them may find this in use by a thread that
+    /// it does not have.
+    shutdown: Turns<Current>,
 }
 
 impl Account {
@@ -143,16 +187,37 @@ impl Account {
     }
 
     pub(super) fn set_sds(&self, sds: &Sds, report: usize) -> Result<()> {
-        let mut kept = lock(&self.shutdown);
-        if kept.is_some() {
-            return Err(Error::SdsAlreadySet);
-        }
-        *kept = Some(mem::try_box(Kept {
+        let kept = Kept {
             sds: *sds,
             report,
             here: 0,
-        })?);
+        };
+        let pair = NonNull::from(Box::leak(mem::try_box([kept; 2])?));
+        let had = self.shutdown.change(|current| {
+            let had = current.pair.is_some();
+            if !had {
+                *current = Current {
+                    number: current.number + 1,
+                    pair: Some(pair),
+                    valid: 0,
+                };
+            }
+            had
+        });
+        if had {
+            // SAFETY: made above, and nobody has seen it.
+            drop(unsafe { Box::from_raw(pair.as_ptr()) });
+            return Err(Error::SdsAlreadySet);
+        }
         Ok(())
+    }
+
+    /// The source has no shutdown state any more. Parts that count in it count no more.
+    pub(super) fn clear_sds(&self) {
+        if let Some(pair) = self.shutdown.change(|current| current.pair.take()) {
+            // SAFETY: made by set_sds, and reached through the account only, where it is no more.
+            drop(unsafe { Box::from_raw(pair.as_ptr()) });
+        }
     }
 
     /// Looks at the device, for a source that has a shutdown state. `report` hears of the part's state and of the word that
@@ -162,7 +227,7 @@ impl Account {
         file: &OpenFile,
         acceptable: u64,
         report: &mut dyn FnMut(State, usize),
-    ) -> Result<Option<Box<Sds>>> {
+    ) -> Result<Option<Box<Next>>> {
         let Some(stored) = self.sds() else {
             return Ok(None);
         };
@@ -170,13 +235,16 @@ impl Account {
             Err(Error::SdsUnsupported("it is not in persistent memory")),
             |region| region.shutdown_facts(stored.id()),
         )?;
+        let is_mapped = file.is_mapped();
         // What is stored and what is mapped change together.
-        let (state, next, word) = match &*lock(&self.shutdown) {
-            Some(kept) => {
-                let (state, next) = compare(&kept.sds, &device, kept.here > 0 || file.is_mapped());
-                (state, next, kept.report)
-            }
-            None => return Ok(None),
+        let found = self.shutdown.change(|current| {
+            let kept = current.kept()?;
+            let (state, sds) = compare(&kept.sds, &device, kept.here > 0 || is_mapped);
+            let number = current.number;
+            Some((state, Next { number, sds }, kept.report))
+        });
+        let Some((state, next, word)) = found else {
+            return Ok(None);
         };
         report(state, word);
         if state as u64 & acceptable == 0 {
@@ -185,38 +253,125 @@ impl Account {
         Ok(Some(mem::try_box(next)?))
     }
 
-    /// One mapping more, by a call that [`shutdown_state`](Self::shutdown_state) answered with `next`.
-    pub(crate) fn counted(&self, next: &Sds) {
-        if let Some(kept) = &mut *lock(&self.shutdown) {
-            let refcount = kept.sds.refcount.max(0).saturating_add(1);
-            kept.sds = Sds { refcount, ..*next };
-            kept.here += 1;
-        }
+    /// One mapping more, by a call that [`shutdown_state`](Self::shutdown_state) answered with `next`. Returns what it counts
+    /// by; 0 when the shutdown state has been taken away meanwhile.
+    pub(crate) fn counted(&self, next: &Next) -> usize {
+        self.shutdown.change(|current| {
+            if current.number != next.number || current.pair.is_none() {
+                return 0;
+            }
+            current.change(|kept| {
+                let refcount = kept.sds.refcount.max(0).saturating_add(1);
+                kept.sds = Sds {
+                    refcount,
+                    ..next.sds
+                };
+                kept.here += 1;
+            });
+            current.number
+        })
     }
 
-    /// One mapping less; what is to be stored now.
-    pub(crate) fn uncounted(&self) -> Sds {
-        match &mut *lock(&self.shutdown) {
-            Some(kept) => {
+    /// One mapping less of those that count by this number; what is to be stored now, if that shutdown state is still there.
+    pub(crate) fn uncounted(&self, number: usize) -> Option<Sds> {
+        self.shutdown.change(|current| {
+            if current.number != number {
+                return None;
+            }
+            current.change(|kept| {
                 kept.sds.refcount = (kept.sds.refcount - 1).max(0);
                 kept.here = kept.here.saturating_sub(1);
-                kept.sds
-            }
-            None => Sds::default(),
-        }
+            });
+            current.kept().map(|kept| kept.sds)
+        })
     }
 
     /// What is to be stored.
     pub(crate) fn sds(&self) -> Option<Sds> {
-        lock(&self.shutdown).as_ref().map(|kept| kept.sds)
+        // Most sources have none.
+        let current = |current: &mut Current| current.kept().map(|kept| kept.sds);
+        self.shutdown.change(current)
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.clear_sds();
+    }
+}
+
+/// Something that threads change in turns, even in a child of a fork that happened while another thread had its turn: that
+/// thread is not in the child, and will not end its turn there. So a turn works on a copy that takes the place of what was
+/// there in one step, and who comes next looks whether the thread whose turn it is exists.
+struct Turns<T> {
+    /// The process and the thread whose turn it is; 0 when it is nobody's.
+    holder: AtomicU64,
+    valid: AtomicUsize,
+    values: [UnsafeCell<T>; 2],
+}
+
+// SAFETY: the values are reached by whoever has the turn.
+unsafe impl<T: Send> Sync for Turns<T> {}
+
+impl<T: Copy + Default> Default for Turns<T> {
+    fn default() -> Self {
+        Turns {
+            holder: AtomicU64::new(0),
+            valid: AtomicUsize::new(0),
+            values: Default::default(),
+        }
+    }
+}
+
+impl<T: Copy> Turns<T> {
+    /// Changes the value, in this thread's turn. For what takes no time: others wait.
+    fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+        let _uncancelled = sys::Uncancelled::new();
+        let _turn = self.take_turn();
+        let valid = self.valid.load(Ordering::Relaxed);
+        // SAFETY: this thread has the turn.
+        let mut value = unsafe { *self.values[valid].get() };
+        let result = change(&mut value);
+        // SAFETY: as above; and nobody takes this one for the valid one yet.
+        unsafe { *self.values[1 - valid].get() = value };
+        self.valid.store(1 - valid, Ordering::Release);
+        result
+    }
+
+    fn take_turn(&self) -> Turn<'_> {
+        let me = sys::this_thread();
+        let mut wait = Wait::default();
+        let mut free = 0;
+        loop {
+            let taken =
+                self.holder
+                    .compare_exchange(free, me, Ordering::Acquire, Ordering::Acquire);
+            match taken {
+                Ok(_) => return Turn(&self.holder),
+                // From now on as good as nobody's.
+                Err(holder) if holder == me || !sys::is_here(holder) => free = holder,
+                Err(_) => {
+                    free = 0;
+                    wait.a_moment();
+                }
+            }
+        }
+    }
+}
+
+struct Turn<'a>(&'a AtomicU64);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Release);
     }
 }
 
 impl OpenFile {
     pub(super) fn region_of_device(&self, root: &'static str) -> Option<Region> {
         match self.kind {
-            super::file::Kind::DeviceDax(_) => Region::of(root, self.facts.rdev, true),
-            super::file::Kind::File => Region::of(root, self.facts.dev, false),
+            crate::file::Kind::DeviceDax(_) => Region::of(root, self.facts.rdev, true),
+            crate::file::Kind::File => Region::of(root, self.facts.dev, false),
         }
     }
 }
@@ -277,5 +432,135 @@ mod tests {
         assert!(device.append_id(&[b'x'; ID_LEN]));
         assert!(!device.append_id(b"x"));
         assert_ne!(full.id(), device.id());
+    }
+
+    fn next(account: &Account) -> Next {
+        account.shutdown.change(|current| Next {
+            number: current.number,
+            sds: current.kept().unwrap().sds,
+        })
+    }
+
+    #[test]
+    fn a_shutdown_state_is_taken_away_with_what_counted_in_it() {
+        let account = Account::default();
+        account.clear_sds();
+        assert_eq!(account.sds(), None);
+        account.set_sds(&sds("a", 1, 0), 7).unwrap();
+        let again = account.set_sds(&sds("b", 2, 0), 8);
+        assert_eq!(again, Err(Error::SdsAlreadySet));
+        let first = next(&account);
+        let one = account.counted(&first);
+        let two = account.counted(&first);
+        assert!(one != 0 && one == two);
+        assert_eq!(account.sds(), Some(sds("a", 1, 2)));
+        assert_eq!(account.uncounted(one), Some(sds("a", 1, 1)));
+
+        account.clear_sds();
+        assert_eq!(account.sds(), None);
+        // A mapping that began before does not count, and the part that is left counts no more.
+        assert_eq!(account.counted(&first), 0);
+        assert_eq!(account.uncounted(two), None);
+
+        account.set_sds(&sds("c", 3, 0), 9).unwrap();
+        assert_eq!(account.counted(&first), 0);
+        let three = account.counted(&next(&account));
+        assert!(three != 0 && three != two);
+        assert_eq!(account.uncounted(two), None, "a part of an earlier one");
+        assert_eq!(account.sds(), Some(sds("c", 3, 1)));
+        assert_eq!(account.uncounted(three), Some(sds("c", 3, 0)));
+    }
+
+    /// What a function returns in a child, whose only thread this is; false when it does not return in time.
+    fn in_child(f: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the child allocates, which works after a fork, and leaves without unwinding.
+        unsafe {
+            let child = libc::fork();
+            assert!(child >= 0);
+            if child == 0 {
+                libc::signal(libc::SIGALRM, libc::SIG_DFL);
+                libc::alarm(10);
+                libc::_exit(i32::from(!f()));
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(child, &mut status, 0), child);
+            status == 0
+        }
+    }
+
+    #[test]
+    fn a_child_does_not_wait_for_a_thread_that_it_does_not_have() {
+        let account = Account::default();
+        account.set_sds(&sds("a", 1, 1), 0).unwrap();
+        let number = next(&account).number;
+        for when in [0, 1] {
+            let (begun, has_begun) = std::sync::mpsc::channel();
+            let (end, may_end) = std::sync::mpsc::channel();
+            std::thread::scope(|scope| {
+                let account = &account;
+                scope.spawn(move || {
+                    account.shutdown.change(|current| {
+                        let wait = || {
+                            begun.send(()).unwrap();
+                            may_end.recv().unwrap();
+                        };
+                        // Before anything has changed, or in the middle of it.
+                        match when {
+                            0 => wait(),
+                            _ => current.change(|kept| {
+                                kept.sds.refcount = 77;
+                                wait();
+                                kept.sds.refcount = 1;
+                            }),
+                        }
+                    });
+                });
+                has_begun.recv().unwrap();
+                let right = in_child(|| {
+                    let before = account.sds();
+                    let counted = account.counted(&next(account));
+                    let more = account.sds();
+                    account.clear_sds();
+                    before == Some(sds("a", 1, 1))
+                        && counted == number
+                        && more == Some(sds("a", 1, 2))
+                        && account.set_sds(&sds("b", 2, 0), 0).is_ok()
+                });
+                end.send(()).unwrap();
+                assert!(right, "in the child");
+            });
+            assert_eq!(account.sds(), Some(sds("a", 1, 1)));
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_has_ended() {
+        let turns = Turns::<usize>::default();
+        let dead = std::thread::spawn(sys::this_thread).join().unwrap();
+        turns.holder.store(dead, Ordering::Relaxed);
+        assert_eq!(turns.change(|n| std::mem::replace(n, 5)), 0);
+        // Nor for itself, by the number of somebody whose memory this is a copy of.
+        turns.holder.store(sys::this_thread(), Ordering::Relaxed);
+        assert_eq!(turns.change(|n| *n), 5);
+        assert_eq!(turns.holder.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn turns_of_threads_do_not_mix() {
+        let turns = Turns::<(usize, usize)>::default();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..2000 {
+                        turns.change(|(a, b)| {
+                            assert_eq!(*a, *b);
+                            *a += 1;
+                            *b += 1;
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(turns.change(|value| *value), (8000, 8000));
     }
 }

@@ -42,7 +42,7 @@ impl ExtentMap {
             ..Default::default()
         };
         // SAFETY: the structure is the kernel's struct fiemap with room for as many extents as it says.
-        check(unsafe { libc::ioctl(fd, FS_IOC_FIEMAP as _, &mut map) })?;
+        super::uninterrupted(|| check(unsafe { libc::ioctl(fd, FS_IOC_FIEMAP as _, &mut map) }))?;
         map.mapped = map.mapped.min(16);
         Ok(map)
     }
@@ -52,27 +52,61 @@ impl ExtentMap {
     }
 }
 
-/// Whether the blocks of a range of a file are allocated and count as written; `None` where the file system does not
-/// say.
-pub(crate) fn blocks_are_written(fd: RawFd, offset: u64, len: usize) -> Option<bool> {
+/// Visits what of a range of a file is not stored in blocks that count as written, and so reads as zeros from the medium,
+/// until told to stop by false.
+pub(crate) fn each_unwritten(
+    fd: RawFd,
+    offset: u64,
+    len: usize,
+    visit: &mut dyn FnMut(u64, usize) -> bool,
+) -> SysResult<()> {
     const UNKNOWN_DELALLOC_OR_UNWRITTEN: u32 = 0x2 | 0x4 | 0x800;
     let (mut at, end) = (offset, offset + len as u64);
+    let mut rest = |from: u64, to: u64| from >= to || visit(from, (to - from) as usize);
     while at < end {
-        let map = ExtentMap::read(fd, at, end - at, 0).ok()?;
-        if map.mapped == 0 {
-            return Some(false);
-        }
+        let map = ExtentMap::read(fd, at, end - at, 0)?;
+        let mut last = map.mapped == 0;
         for e in map.extents() {
-            if e.logical > at || e.flags & UNKNOWN_DELALLOC_OR_UNWRITTEN != 0 {
-                return Some(false);
+            let (from, to) = (e.logical.max(at), (e.logical + e.length).min(end));
+            let unwritten = e.flags & UNKNOWN_DELALLOC_OR_UNWRITTEN != 0;
+            if !rest(at, from.min(end)) || (unwritten && !rest(from, to)) {
+                return Ok(());
             }
-            at = e.logical + e.length;
-            if at < end && e.flags & LAST_EXTENT != 0 {
-                return Some(false);
-            }
+            at = to.max(at);
+            last |= e.flags & LAST_EXTENT != 0;
+        }
+        if last {
+            rest(at, end);
+            return Ok(());
         }
     }
-    Some(true)
+    Ok(())
+}
+
+/// Visits the parts of a range of a file that have blocks, written or not.
+pub(crate) fn each_allocated(
+    fd: RawFd,
+    offset: u64,
+    len: usize,
+    visit: &mut dyn FnMut(u64, usize),
+) -> SysResult<()> {
+    let (mut at, end) = (offset, offset + len as u64);
+    while at < end {
+        let map = ExtentMap::read(fd, at, end - at, 0)?;
+        let mut last = map.mapped == 0;
+        for e in map.extents() {
+            let (from, to) = (e.logical.clamp(at, end), (e.logical + e.length).min(end));
+            if from < to {
+                visit(from, (to - from) as usize);
+            }
+            at = to.max(at);
+            last |= e.flags & LAST_EXTENT != 0;
+        }
+        if last {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Visits, in the order of the file, what is stored at a known place of the device, until told to stop by false.
@@ -103,28 +137,14 @@ pub(crate) fn each_extent(
     }
 }
 
-/// The block size of the file system that an open file is on.
-pub(crate) fn file_system_block(fd: RawFd) -> Option<u64> {
-    let mut st = std::mem::MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: the buffer is initialised when the call succeeds.
-    unsafe {
-        check(libc::fstatfs(fd, st.as_mut_ptr())).ok()?;
-        Some(st.assume_init().f_bsize as u64).filter(|size| *size > 0)
-    }
-}
-
 /// Gives the blocks of a range of a file back and allocates it anew; it reads as zeros. The file's size stays.
 pub(crate) fn reallocate(fd: RawFd, offset: u64, len: u64) -> SysResult<()> {
     const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
     for mode in [libc::FALLOC_FL_PUNCH_HOLE | KEEP, KEEP] {
-        loop {
+        super::uninterrupted(|| {
             // SAFETY: no pointers involved.
-            match check(unsafe { libc::fallocate(fd, mode, offset as i64, len as i64) }) {
-                Err(libc::EINTR) => continue,
-                Err(e) => return Err(e),
-                Ok(()) => break,
-            }
-        }
+            check(unsafe { libc::fallocate(fd, mode, offset as i64, len as i64) })
+        })?;
     }
     Ok(())
 }

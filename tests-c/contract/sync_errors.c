@@ -1,70 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* sync_errors.c -- PAGE: a sync that fails is reported, by whom it concerns, and never forgotten */
-#include "sync_hooks.h"
-#include <pthread.h>
-
-static size_t page;
-static struct pmemset *set;
-static struct view v;
-static int drains, flushes, others;
-
-static int count(struct pmemset *s, struct pmemset_event_context *ctx, void *arg)
-{
-	(void)s;
-	(void)arg;
-	drains += ctx->type == PMEMSET_EVENT_DRAIN;
-	flushes += ctx->type == PMEMSET_EVENT_FLUSH;
-	others += ctx->type != PMEMSET_EVENT_DRAIN && ctx->type != PMEMSET_EVENT_FLUSH;
-	return 0;
-}
-
-static void open_view(const char *path, size_t pages)
-{
-	make_file(path, (off_t)(pages * page));
-	set = new_set_ev(PMEM2_GRANULARITY_PAGE, count, NULL);
-	v.base = map_file(set, path);
-	v.off = 0;
-	v.len = pages * page;
-	v.ino = inode_of(path);
-	memset(v.base, 1, v.len);
-	hook_set(0, 0);
-	hook_reset();
-	drains = flushes = others = 0;
-}
-
-static int message_says(int e)
-{
-	const char *m = pmemset_errormsg();
-	size_t a = strlen(m), b = strlen(strerror(e));
-
-	return a > b + 2 && strcmp(m + a - b, strerror(e)) == 0 && strncmp(m + a - b - 2, ": ", 2) == 0;
-}
-
-/*
- * After a failure, with nothing failing any more: a drain is 0 only when the range was made dirty again and synced;
- * else it goes on failing.
- */
-static void retried(char *addr, size_t len, int e)
-{
-	int rc;
-
-	hook_set(0, 0);
-	hook_reset();
-	rc = pmemset_drain(set);
-	if (rc == 0) {
-		CHECKF(hook_redirtied(addr, len), "success without making the lost pages dirty again");
-		CHECKF(hook_durable(&v, addr, len), "success without a sync of the lost range");
-		/* populate before sync, not after */
-		for (int i = 0; i < nhooks; i++)
-			if (hooks[i].kind == HOOK_POPULATE)
-				break;
-			else if (hook_meets(&hooks[i], &v, addr, len))
-				CHECKF(0, "synced before it was dirty");
-	} else {
-		IS(rc, -e);
-		IS(pmemset_drain(set), -e); /* and it stays so until the part is gone */
-	}
-}
+/* sync_errors.c -- PAGE: what a failed sync has lost stays lost, and is reported, until it has been flushed again */
+#include "sync_view.h"
 
 static void persist_fails(void)
 {
@@ -72,97 +8,206 @@ static void persist_fails(void)
 
 	for (size_t k = 0; k < 4; k++) {
 		int e = errors[k];
+		char *p;
 
 		open_view("persist", 16);
+		p = v.base + 3 * page;
 		hook_set(e, -1);
-		IS(pmemset_persist(set, v.base + 3 * page, 100), -e);
+		IS(pmemset_persist(set, p, 100), -e);
 		CHECKF(message_says(e), "%s", pmemset_errormsg());
+		CHECKF(message_has("%#llx", (uintptr_t)p), "%s", pmemset_errormsg());
+		CHECKF(message_has("%llu", 3 * page) && strstr(pmemset_errormsg(), "persist"), "%s", pmemset_errormsg());
 		CHECK(drains == 0 && flushes == 1); /* a failed drain fires no DRAIN */
-		IS(pmemset_drain(set), -e); /* still lost, still failing */
-		CHECK(drains == 0);
-		IS(pmemset_persist(set, v.base + 3 * page, 100), -e);
-		retried(v.base + 3 * page, 100, e);
+		hook_set(0, 0);
+		hook_reset();
+		for (int i = 0; i < 3; i++) {
+			IS(pmemset_drain(set), -e);
+			CHECKF(message_says(e), "%s", pmemset_errormsg());
+		}
+		CHECKF(!hook_touched(&v, p, 1), "a drain has retried");
+		CHECK(hook_count(HOOK_POPULATE) == 0 && drains == 0);
+		/* what is durable beside it does not help it */
+		IS(pmemset_persist(set, v.base + 9 * page, 1), -e);
+		CHECK(hook_durable(&v, v.base + 9 * page, 1));
+		take_back(set, &v, 3);
+		drains = 0;
+		IS(pmemset_drain(set), 0);
+		CHECK(drains == 1);
+		IS(pmemset_persist(set, p, 100), 0);
 		IS(pmemset_delete(&set), 0);
+		CHECK(drains == 2 && others == 0);
 	}
 }
 
-static void drain_fails(void)
+/* one persist that works is enough, and so is a copy */
+static void taken_back(void)
 {
-	open_view("drain", 16);
-	for (size_t i = 0; i < 16; i += 2)
-		IS(pmemset_flush(set, v.base + i * page, 1), 0); /* recording cannot fail */
-	hook_set(EIO, -1);
-	IS(pmemset_drain(set), -EIO);
-	CHECKF(message_says(EIO), "%s", pmemset_errormsg());
-	CHECK(drains == 0);
-	hook_set(0, 0);
+	open_view("back", 16);
+	lose(set, &v, 3, EIO);
 	hook_reset();
-	{
-		int rc = pmemset_drain(set);
-
-		if (rc == 0) /* every one of them, not just the one that was told about */
-			for (size_t i = 0; i < 16; i += 2)
-				CHECKF(hook_redirtied(v.base + i * page, 1) && hook_durable(&v, v.base + i * page, 1), "page %zu", i);
-		else
-			IS(rc, -EIO);
-		CHECK(drains == (rc == 0));
-	}
+	IS(pmemset_flush(set, v.base + 3 * page, 1), 0);
+	CHECKF(!hook_touched(&v, v.base, v.len), "a flush syncs");
+	IS(pmemset_drain(set), 0);
+	lose(set, &v, 3, EIO);
+	IS(pmemset_persist(set, v.base + 3 * page, 1), 0);
+	IS(pmemset_drain(set), 0);
+	lose(set, &v, 3, EIO);
+	CHECK(pmemset_memset(set, v.base + 3 * page, 7, 8, 0) == v.base + 3 * page);
+	IS(pmemset_drain(set), 0);
+	lose(set, &v, 3, EIO);
+	CHECK(pmemset_memcpy(set, v.base + 3 * page, "words", 6, PMEMSET_F_MEM_NODRAIN) == v.base + 3 * page);
+	IS(pmemset_drain(set), 0);
+	lose(set, &v, 3, EIO);
+	CHECK(pmemset_memmove(set, v.base + 3 * page, "words", 6, PMEMSET_F_MEM_NOFLUSH) == v.base + 3 * page);
+	IS(pmemset_drain(set), 0);
+	/* and lost once more while it is taken back */
+	lose(set, &v, 3, EIO);
+	fails_once(&v, ENOSPC);
+	IS(pmemset_persist(set, v.base + 3 * page, 1), -ENOSPC);
+	hook_set(0, 0);
+	IS(pmemset_drain(set), -ENOSPC);
+	take_back(set, &v, 3);
 	IS(pmemset_drain(set), 0);
 	IS(pmemset_delete(&set), 0);
 }
 
-/* the kernel tells once: whatever of that file was waiting is suspect */
-static void told_once(void)
+static void many(void)
 {
-	open_view("once", 32);
-	for (size_t i = 1; i < 32; i += 3)
-		IS(pmemset_flush(set, v.base + i * page, 1), 0);
-	hook_set(EIO, 1);
-	IS(pmemset_drain(set), -EIO);
+	open_view("many", 64);
+	for (size_t i = 0; i < 32; i += 2)
+		dirty(set, &v, i);
+	IS(pmemset_flush(set, v.base + 40 * page, 8 * page), 0);
+	fails_once(&v, EIO);
+	IS(pmemset_drain(set), -EIO); /* the kernel tells once, whatever was recorded is suspect */
 	hook_set(0, 0);
+	CHECKF(message_has("%#llx", (uintptr_t)v.base), "%s", pmemset_errormsg());
+	/* half of them, and half of the run */
 	hook_reset();
-	{
-		int rc = pmemset_drain(set);
+	for (size_t i = 0; i < 16; i += 2)
+		IS(pmemset_flush(set, v.base + i * page + 5, 1), 0);
+	IS(pmemset_flush(set, v.base + 42 * page, 4 * page), 0);
+	IS(pmemset_drain(set), -EIO);
+	CHECKF(message_has("%#llx", (uintptr_t)v.base + 16 * page), "%s", pmemset_errormsg());
+	for (size_t i = 0; i < 64; i++) {
+		int again = (i < 16 && i % 2 == 0) || (i >= 42 && i < 46);
 
-		if (rc == 0)
-			for (size_t i = 1; i < 32; i += 3)
-				CHECKF(hook_redirtied(v.base + i * page, 1) && hook_durable(&v, v.base + i * page, 1), "page %zu", i);
-		else
-			IS(rc, -EIO);
+		CHECKF(hook_durable(&v, v.base + i * page, 1) == again, "page %zu", i);
+		CHECKF(!can_populate() || hook_redirtied(v.base + i * page, 1) == again, "page %zu made dirty", i);
 	}
+	/* the other half: both ends of the run remain to the last */
+	for (size_t i = 16; i < 32; i += 2) {
+		IS(pmemset_drain(set), -EIO);
+		take_back(set, &v, i);
+	}
+	IS(pmemset_drain(set), -EIO);
+	CHECKF(message_has("%#llx", (uintptr_t)v.base + 40 * page), "%s", pmemset_errormsg());
+	IS(pmemset_persist(set, v.base + 40 * page, 2 * page), -EIO);
+	CHECKF(message_has("%#llx", (uintptr_t)v.base + 46 * page), "%s", pmemset_errormsg());
+	IS(pmemset_persist(set, v.base + 46 * page, page + 1), 0); /* one byte of the last page is the page */
+	IS(pmemset_drain(set), 0);
 	IS(pmemset_delete(&set), 0);
+}
 
-	/* two sets on one file: the failure of one does not make the other's drain lie */
-	{
-		struct pmemset *one, *two;
-		char *p, *q;
+/* of all calls that a drain makes one is told, whichever: none is made whose result does not count */
+static void any_call(void)
+{
+	static const enum hook_kind kinds[] = { HOOK_MSYNC, HOOK_RANGE_START, HOOK_RANGE_WAIT, HOOK_FSYNC, HOOK_FDATASYNC, HOOK_SYNCFS };
+	char name[200];
 
-		open_view("shared", 16);
-		one = set;
-		p = v.base;
-		two = new_set();
-		q = map_file(two, "shared");
-		IS(pmemset_flush(one, p + page, 1), 0);
-		IS(pmemset_flush(two, q + 5 * page, 1), 0);
-		hook_set(EIO, -1);
-		IS(pmemset_drain(one), -EIO);
-		IS(pmemset_drain(two), -EIO);
-		hook_set(0, 0);
-		hook_reset();
-		{
-			struct view w = { q, 0, 16 * page, v.ino };
-			int rc = pmemset_drain(two);
+	/* a file system can give back any of these for a lost write; then it is not a refusal of the call */
+	static const int errors[] = { EIO, EPERM, EINVAL, ENOSYS };
 
-			if (rc == 0)
-				CHECK(hook_redirtied(q + 5 * page, 1) && hook_durable(&w, q + 5 * page, 1));
-			else
-				IS(rc, -EIO);
+	for (size_t n = 0; n < sizeof kinds / sizeof *kinds * sizeof errors / sizeof *errors * 4; n++) {
+		enum hook_kind kind = kinds[n / 16];
+		int how = n % 4, e = errors[n / 4 % 4], rc;
+
+		if (kind == HOOK_RANGE_START && e != EIO) /* the kernel has no reports for it */
+			continue;
+		if (how & 1)
+			tmpfs_name(name, sizeof name, "call");
+		else
+			strcpy(name, "call");
+		open_view(name, 32);
+		for (size_t i = 0; i < (how & 2 ? 32 : 1); i += 3)
+			dirty(set, &v, i);
+		hook_set(e, 1);
+		hook_kinds = HOOK_BIT(kind);
+		rc = pmemset_drain(set);
+		if (rc == 0) {
+			CHECKF(hook_fail == 1, "kind %d has failed with %s, the drain has not", (int)kind, strerror(e));
+		} else {
+			IS(rc, -e);
+			IS(pmemset_drain(set), -e);
 		}
-		retried(p + page, 1, EIO);
-		IS(pmemset_delete(&two), 0);
-		set = one;
-		IS(pmemset_delete(&set), 0);
+		hook_set(0, 0);
+		(void)pmemset_delete(&set);
+		unlink(name);
 	}
+}
+
+/* a flush that began before the failure was reported takes nothing back: it may have been what was lost */
+static void before_the_report(void)
+{
+	struct pmemset *two;
+	struct view w;
+
+	open_view("before", 16);
+	two = new_set();
+	w = view_of(two, "before");
+	/* the loss is known to the process, by way of another set, and not to this one's user */
+	dirty(set, &v, 5);
+	lose(two, &w, 9, EIO);
+	dirty(set, &v, 5);
+	IS(pmemset_flush(set, v.base + 7 * page, 1), 0);
+	CHECK(pmemset_memset(set, v.base + 5 * page, 3, 1, PMEMSET_F_MEM_NODRAIN) == v.base + 5 * page);
+	hook_reset();
+	IS(pmemset_drain(set), -EIO);
+	CHECK(message_has("%#llx", (uintptr_t)v.base + 5 * page));
+	CHECK(hook_durable(&v, v.base + 7 * page, 1)); /* flushed after the loss */
+	IS(pmemset_drain(set), -EIO);
+	take_back(set, &v, 5);
+	IS(pmemset_drain(set), 0);
+	/* the other set is owed its own */
+	IS(pmemset_drain(two), -EIO);
+	take_back(two, &w, 9);
+	IS(pmemset_drain(two), 0);
+	IS(pmemset_delete(&two), 0);
+	IS(pmemset_delete(&set), 0);
+}
+
+/* one file's loss keeps nothing else from becoming durable, and concerns no set that does not have the file */
+static void other_files(void)
+{
+	struct pmemset *healthy = new_set();
+	struct view w, x;
+
+	open_view("bad", 8);
+	written_file("good", 8);
+	w = view_of(set, "good");
+	x = view_of(healthy, "good");
+	hook_set(EIO, -1);
+	hook_lo = (uintptr_t)v.base;
+	hook_hi = hook_lo + v.len;
+	hook_ino = v.ino;
+	dirty(set, &v, 0);
+	dirty(set, &w, 1);
+	dirty(healthy, &x, 2);
+	IS(pmemset_drain(set), -EIO);
+	CHECKF(strstr(pmemset_errormsg(), "bad"), "%s", pmemset_errormsg());
+	CHECK(hook_durable(&w, w.base + page, 1));
+	IS(pmemset_drain(healthy), 0);
+	CHECK(hook_durable(&x, x.base + 2 * page, 1));
+	for (size_t i = 0; i < 8; i++) {
+		hook_reset();
+		IS(pmemset_persist(set, w.base + i * page, 1), -EIO);
+		CHECK(hook_durable(&w, w.base + i * page, 1));
+		IS(pmemset_persist(healthy, x.base + i * page, 1), 0);
+	}
+	hook_set(0, 0);
+	take_back(set, &v, 0);
+	IS(pmemset_drain(set), 0);
+	IS(pmemset_delete(&set), 0);
+	IS(pmemset_delete(&healthy), 0);
 }
 
 static void copies(void)
@@ -170,175 +215,134 @@ static void copies(void)
 	open_view("copies", 16);
 	hook_set(EIO, -1);
 	CHECK(pmemset_memset(set, v.base + 2 * page, 5, 100, 0) == v.base + 2 * page); /* cannot tell */
-	CHECK(v.base[2 * page] == 5);
-	CHECK(drains == 0);
-	IS(pmemset_drain(set), -EIO); /* the next drain does */
+	CHECK(v.base[2 * page] == 5 && drains == 0);
 	CHECK(pmemset_memcpy(set, v.base + 4 * page, "copied", 7, 0) == v.base + 4 * page);
 	CHECK(pmemset_memmove(set, v.base + 6 * page, v.base + 4 * page, 7, 0) == v.base + 6 * page);
 	hook_set(0, 0);
-	{
-		int rc;
-
-		hook_reset();
-		/* told by the thread's next drain, even though nothing fails any more */
-		rc = pmemset_drain(set);
-		IS(rc, -EIO);
-		rc = pmemset_drain(set);
-		if (rc == 0) {
-			static const size_t lost[] = { 2, 4, 6 };
-
-			for (size_t i = 0; i < 3; i++)
-				CHECKF(hook_redirtied(v.base + lost[i] * page, 1) && hook_durable(&v, v.base + lost[i] * page, 1), "page %zu", lost[i]);
-		} else {
-			IS(rc, -EIO);
-		}
+	hook_reset();
+	/* nothing has been reported so far: a copy more does not take it back */
+	CHECK(pmemset_memset(set, v.base + 2 * page, 6, 100, 0) == v.base + 2 * page);
+	CHECK(drains == 0);
+	IS(pmemset_drain(set), -EIO);
+	CHECKF(message_says(EIO), "%s", pmemset_errormsg());
+	CHECK(drains == 0);
+	for (size_t i = 2; i <= 6; i += 2) {
+		IS(pmemset_drain(set), -EIO);
+		take_back(set, &v, i);
 	}
+	IS(pmemset_drain(set), 0);
+	IS(pmemset_delete(&set), 0);
+}
+
+static void *takes_back(void *arg)
+{
+	(void)arg;
+	IS(pmemset_drain(set), -EIO); /* what one thread's copy has lost another's drain says as well */
+	take_back(set, &v, 2);
+	IS(pmemset_drain(set), 0);
+	return NULL;
+}
+
+static void copies_of_threads(void)
+{
+	pthread_t t;
+
+	open_view("thread", 16);
+	fails_once(&v, EIO);
+	CHECK(pmemset_memset(set, v.base + 2 * page, 5, 100, 0) == v.base + 2 * page);
+	hook_set(0, 0);
+	MUST(pthread_create(&t, NULL, takes_back, NULL) == 0);
+	pthread_join(t, NULL);
+	IS(pmemset_drain(set), -EIO); /* the thread that copied has heard nothing yet */
+	IS(pmemset_drain(set), 0);
 	IS(pmemset_delete(&set), 0);
 }
 
 static void *drain_thread(void *arg)
 {
-	IS(pmemset_drain(set), (intptr_t)arg);
-	if (arg)
-		CHECKF(message_says(EIO), "%s", pmemset_errormsg());
-	return NULL;
-}
-
-static void *flush_thread(void *arg)
-{
 	(void)arg;
-	IS(pmemset_flush(set, v.base + 9 * page, 1), 0);
+	for (int i = 0; i < 3; i++) {
+		IS(pmemset_drain(set), -EIO);
+		CHECKF(message_says(EIO), "%s", pmemset_errormsg());
+	}
 	return NULL;
 }
 
-/* whoever drains what was lost hears of it */
+/* whoever drains hears of it, whoever flushed */
 static void threads(void)
 {
 	pthread_t t[4];
 
 	open_view("threads", 16);
-	MUST(pthread_create(&t[0], NULL, flush_thread, NULL) == 0);
-	pthread_join(t[0], NULL);
-	hook_set(EIO, -1);
+	dirty(set, &v, 9);
+	fails_once(&v, EIO);
 	for (int i = 0; i < 4; i++)
-		MUST(pthread_create(&t[i], NULL, drain_thread, (void *)(intptr_t)-EIO) == 0);
+		MUST(pthread_create(&t[i], NULL, drain_thread, NULL) == 0);
 	for (int i = 0; i < 4; i++)
 		pthread_join(t[i], NULL);
-	retried(v.base + 9 * page, 1, EIO);
-	IS(pmemset_delete(&set), 0);
-}
-
-static void removal(void)
-{
-	struct pmemset_part_map *pm, *same;
-	char *p;
-	int rc;
-
-	open_view("removal", 8);
-	IS(pmemset_flush(set, v.base + page, 1), 0);
-	p = v.base;
-	hook_set(ENOSPC, -1);
-	pm = same = at(set, p);
-	IS(pmemset_remove_part_map(set, &pm), -ENOSPC);
-	CHECKF(message_says(ENOSPC), "%s", pmemset_errormsg());
-	CHECK(pm == same); /* nothing changed */
-	CHECK(walk(set) == 1 && size_at(set, p) == 8 * page && p[page] == 1);
-	pmemset_part_map_drop(&pm);
-	IS(pmemset_remove_range(set, p, 1), -ENOSPC);
-	CHECK(walk(set) == 1 && size_at(set, p) == 8 * page && p[page] == 1);
-	IS(pmemset_drain(set), -ENOSPC);
 	hook_set(0, 0);
-	hook_reset();
-	rc = remove_at(set, p);
-	if (rc == 0)
-		CHECK(hook_redirtied(p + page, 1) && hook_durable(&v, p + page, 1));
-	else
-		IS(rc, -ENOSPC);
-	CHECK(drains == 0 && (others == 0 || PMEMSET_API_VERSION == 112)); /* 1.12 tells of removals */
+	take_back(set, &v, 9);
+	IS(pmemset_drain(set), 0);
 	IS(pmemset_delete(&set), 0);
-
-	/* of several parts one fails: all or nothing */
-	{
-		struct pmemset_source *src;
-		char *run, *a;
-
-		make_file("several", (off_t)(8 * page));
-		src = source("several");
-		set = new_set();
-		IS(pmemset_set_contiguous_part_coalescing(set, PMEMSET_COALESCING_FULL), 0);
-		must_map(set, src, 0, 2 * page);
-		must_map(set, src, 2 * page, 2 * page);
-		run = must_map(set, src, 4 * page, 2 * page);
-		memset(run, 4, 6 * page);
-		for (size_t i = 0; i < 6; i++)
-			IS(pmemset_flush(set, run + i * page, 1), 0);
-		hook_set(EIO, -1);
-		hook_lo = (uintptr_t)run + 2 * page;
-		hook_hi = hook_lo + 2 * page;
-		hook_ino = inode_of("several");
-		a = run;
-		IS(pmemset_remove_range(set, a, 6 * page), -EIO);
-		CHECK(walk(set) == 1 && size_at(set, run) == 6 * page);
-		for (size_t i = 0; i < 6; i++)
-			CHECK(run[i * page] == 4);
-		hook_set(0, 0);
-		IS(pmemset_source_delete(&src), 0);
-		rc = pmemset_delete(&set);
-		EITHER(rc, 0, -EIO);
-		CHECK(set == NULL);
-	}
-}
-
-static void deletion(void)
-{
-	struct pmemset_part_map *pm;
-	int fds = count_fds(), maps;
-
-	open_view("deletion", 8);
-	maps = count_maps();
-	IS(pmemset_flush(set, v.base + page, 1), 0);
-	pm = at(set, v.base);
-	hook_set(EIO, -1);
-	drains = 0;
-	IS(pmemset_delete(&set), -EIO); /* always frees */
-	CHECKF(message_says(EIO), "%s", pmemset_errormsg());
-	CHECK(set == NULL && !readable(v.base));
-	CHECK(drains == 0);
-	pmemset_part_map_drop(&pm);
-	hook_set(0, 0);
-	CHECK(count_fds() == fds);
-	CHECK(count_maps() <= maps);
 }
 
 static void deep(void)
 {
 	open_view("deep", 8);
+	dirty(set, &v, 3);
 	hook_set(EIO, -1);
 	IS(pmemset_deep_flush(set, v.base, 8 * page), PMEMSET_E_DEEP_FLUSH_FAIL);
 	CHECK(*pmemset_errormsg() != 0);
 	hook_set(0, 0);
-	(void)pmemset_drain(set);
+	IS(pmemset_drain(set), -EIO);
+	for (size_t i = 0; i < 8; i++)
+		IS(pmemset_flush(set, v.base + i * page, 1), 0);
+	IS(pmemset_drain(set), 0);
 	v.base[0] = 9;
 	IS(pmemset_deep_flush(set, v.base, 8 * page), 0);
-	{
-		struct pmemset_part_map *pm = at(set, v.base);
-
-		IS(pmemset_remove_part_map(set, &pm), 0); /* the failure left no reference */
-	}
+	/* what is lost elsewhere in the set is not its business */
+	lose(set, &v, 7, EIO);
+	IS(pmemset_deep_flush(set, v.base, 4 * page), 0);
+	IS(pmemset_drain(set), -EIO);
+	take_back(set, &v, 7);
+	IS(remove_at(set, v.base), 0); /* the failure left no reference */
 	IS(pmemset_delete(&set), 0);
 }
 
-static void outside_fails(void)
+/* addresses that are not the set's: of no file, and of a file that the set has a part of */
+static void outside(void)
 {
-	char *mine = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *mine = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *other;
+	struct view w;
+	int fd;
 
 	MUST(mine != MAP_FAILED);
 	open_view("outside", 4);
+	written_file("inside", 4);
+	w = view_of(set, "inside");
+	fd = open("outside", O_RDWR);
+	other = mmap(NULL, 4 * page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	MUST(other != MAP_FAILED);
 	hook_set(EIO, -1);
 	IS(pmemset_flush(set, mine, 1), -EIO);
+	CHECKF(message_says(EIO), "%s", pmemset_errormsg());
 	IS(pmemset_persist(set, mine, 1), -EIO);
 	hook_set(0, 0);
+	IS(pmemset_drain(set), 0); /* nothing was recorded */
+	dirty(set, &v, 1);
+	dirty(set, &w, 1);
+	hook_set(EIO, -1);
+	IS(pmemset_flush(set, other + 2 * page, 1), -EIO);
+	hook_set(0, 0);
+	hook_reset();
+	IS(pmemset_drain(set), -EIO); /* what the kernel has told may have been about the part's page */
+	CHECKF(strstr(pmemset_errormsg(), "outside"), "%s", pmemset_errormsg());
+	CHECK(hook_durable(&w, w.base + page, 1));
+	take_back(set, &v, 1);
+	IS(pmemset_drain(set), 0);
 	IS(pmemset_delete(&set), 0);
+	munmap(other, 4 * page);
+	close(fd);
 }
 
 static void eager(void)
@@ -348,42 +352,21 @@ static void eager(void)
 	hook_set(EIO, -1);
 	IS(pmemset_flush(set, v.base + page, 1), -EIO); /* the flush that needed it */
 	CHECKF(message_says(EIO), "%s", pmemset_errormsg());
-	IS(pmemset_persist(set, v.base + page, 1), -EIO);
-	CHECK(pmemset_memset(set, v.base + 2 * page, 1, 1, PMEMSET_F_MEM_NODRAIN) == v.base + 2 * page);
-	IS(pmemset_drain(set), -EIO);
-	retried(v.base + page, 1, EIO);
-	IS(pmemset_delete(&set), 0);
-}
-
-/* a failure that hits only one file concerns only those who flushed it */
-static void other_file(void)
-{
-	char *q;
-	struct view w;
-
-	open_view("bad", 8);
-	make_file("good", (off_t)(8 * page));
-	q = map_file(set, "good");
-	w = (struct view){ q, 0, 8 * page, inode_of("good") };
-	memset(q, 1, 8 * page);
-	hook_set(EIO, -1);
-	hook_lo = (uintptr_t)v.base;
-	hook_hi = hook_lo + v.len;
-	hook_ino = v.ino;
-	hook_reset();
-	IS(pmemset_persist(set, q, 1), 0);
-	CHECK(hook_durable(&w, q, 1));
-	IS(pmemset_flush(set, v.base, 1), 0);
-	IS(pmemset_flush(set, q + page, 1), 0);
-	IS(pmemset_drain(set), -EIO); /* it covers both */
-	/* the bad part goes with its set; the good file is not lost by then */
 	hook_set(0, 0);
-	hook_reset();
-	{
-		int rc = pmemset_drain(set);
-
-		EITHER(rc, 0, -EIO);
-	}
+	IS(pmemset_flush(set, v.base + 3 * page, 1), 0); /* and it is not this one */
+	IS(pmemset_drain(set), -EIO);
+	IS(pmemset_flush(set, v.base + page, 1), 0);
+	IS(pmemset_drain(set), 0);
+	fails_once(&v, EIO);
+	CHECK(pmemset_memset(set, v.base + 2 * page, 1, 1, PMEMSET_F_MEM_NODRAIN) == v.base + 2 * page);
+	hook_set(0, 0);
+	IS(pmemset_drain(set), -EIO);
+	IS(pmemset_flush(set, v.base + 2 * page, 1), 0);
+	IS(pmemset_drain(set), 0);
+	fails_once(&v, EIO);
+	IS(pmemset_persist(set, v.base + page, 1), -EIO);
+	hook_set(0, 0);
+	IS(pmemset_persist(set, v.base + page, 1), 0);
 	IS(pmemset_delete(&set), 0);
 }
 
@@ -391,16 +374,17 @@ int main(void)
 {
 	t_begin();
 	page = page_size();
-	CHILD_GROUP(persist_fails, "sync errors: persist");
-	CHILD_GROUP(drain_fails, "sync errors: drain of many ranges");
-	CHILD_GROUP(told_once, "sync errors: the kernel tells once");
+	CHILD_GROUP(persist_fails, "sync errors: a lost page stays lost");
+	CHILD_GROUP(taken_back, "sync errors: flushed again by every kind of call");
+	CHILD_GROUP(many, "sync errors: many ranges, half of them flushed again");
+	CHILD_GROUP(any_call, "sync errors: whichever call is told");
+	CHILD_GROUP(before_the_report, "sync errors: flushed before the report");
+	CHILD_GROUP(other_files, "sync errors: files apart from each other");
 	CHILD_GROUP(copies, "sync errors: memcpy, memmove, memset");
+	CHILD_GROUP(copies_of_threads, "sync errors: a copy's loss, and its thread");
 	CHILD_GROUP(threads, "sync errors: several threads");
-	CHILD_GROUP(removal, "sync errors: removal changes nothing");
-	CHILD_GROUP(deletion, "sync errors: deletion frees and tells");
 	CHILD_GROUP(deep, "sync errors: deep flush");
-	CHILD_GROUP(outside_fails, "sync errors: outside the part maps");
+	CHILD_GROUP(outside, "sync errors: outside the part maps");
 	CHILD_GROUP(eager, "sync errors: PMEMSET_EAGER_FLUSH");
-	CHILD_GROUP(other_file, "sync errors: one file of two");
 	return t_end();
 }

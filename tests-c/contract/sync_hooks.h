@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * sync_hooks.h -- the program's own msync, sync_file_range, fsync, fdatasync and madvise stand before libc's:
- * they write down what is asked for, fail when told to, and else make the system call.
+ * sync_hooks.h -- the program's own msync, sync_file_range, fsync, fdatasync, syncfs, futimens, mincore and madvise stand
+ * before libc's: they write down what is asked for, fail when told to, and else make the system call.
  * Included by one file of a program. The linker exports them because the library refers to these names.
  */
 #ifndef SYNC_HOOKS_H
@@ -9,11 +9,19 @@
 
 #include "t.h"
 
-enum hook_kind { HOOK_MSYNC, HOOK_RANGE_START, HOOK_RANGE_WAIT, HOOK_FSYNC, HOOK_FDATASYNC, HOOK_POPULATE };
+enum hook_kind {
+	HOOK_MSYNC, HOOK_RANGE_START, HOOK_RANGE_WAIT, HOOK_FSYNC, HOOK_FDATASYNC, HOOK_POPULATE, /* the last: MADV_POPULATE_WRITE */
+	HOOK_SYNCFS, HOOK_TOUCH, HOOK_RESIDENT, HOOK_ADVICE, /* futimens, mincore, other madvise */
+	HOOK_ASK /* sync_file_range where no file reaches: nothing is written, a report may be handed out */
+};
+#define HOOK_BIT(kind) (1u << (kind))
+/* the calls to which the kernel says that a write has been lost */
+#define HOOK_REPORTS (HOOK_BIT(HOOK_MSYNC) | HOOK_BIT(HOOK_RANGE_WAIT) | HOOK_BIT(HOOK_FSYNC) | HOOK_BIT(HOOK_FDATASYNC) | \
+	HOOK_BIT(HOOK_SYNCFS))
 
 struct hook {
 	enum hook_kind kind;
-	uintptr_t addr;     /* of msync and madvise */
+	uintptr_t addr;     /* of msync, madvise and mincore */
 	ino_t ino;          /* of the others */
 	off_t off;
 	size_t len;
@@ -28,11 +36,17 @@ static int hook_errno;          /* what failing calls fail with */
 static volatile int hook_fail;  /* how many of them: -1 all */
 static uintptr_t hook_lo, hook_hi; /* only msync that meets this range fails; 0, 0: any */
 static ino_t hook_ino;          /* only calls on this file fail; 0: any */
+static unsigned hook_kinds = HOOK_REPORTS; /* only calls of these kinds fail */
 static int hook_skip;           /* do not make the system call: quick */
+static void (*volatile hook_before)(const struct hook *h); /* called before each call, and may take its time */
 
-static int hook_failing(int meets)
+static int hook_failing(const struct hook *h, int meets)
 {
-	if (!hook_errno || !meets || hook_fail == 0)
+	void (*before)(const struct hook *) = hook_before;
+
+	if (before)
+		before(h);
+	if (!hook_errno || !meets || hook_fail == 0 || !(hook_kinds & HOOK_BIT(h->kind)))
 		return 0;
 	if (hook_fail > 0 && __atomic_sub_fetch(&hook_fail, 1, __ATOMIC_SEQ_CST) < 0)
 		return 0;
@@ -47,6 +61,16 @@ static void hook_note(struct hook h)
 		hooks[i] = h;
 	else
 		__atomic_store_n(&nhooks, HOOKS, __ATOMIC_SEQ_CST);
+}
+
+static int hook_meets_range(const struct hook *h)
+{
+	return !hook_hi || (h->addr < hook_hi && h->addr + h->len > hook_lo);
+}
+
+static int hook_meets_file(const struct hook *h)
+{
+	return !hook_ino || h->ino == hook_ino;
 }
 
 static ino_t hook_inode(int fd)
@@ -72,7 +96,7 @@ static int hook_end(struct hook h, int failing, long rc)
 int msync(void *addr, size_t len, int flags)
 {
 	struct hook h = { .kind = HOOK_MSYNC, .addr = (uintptr_t)addr, .len = len };
-	int failing = hook_failing(!hook_hi || (h.addr < hook_hi && h.addr + len > hook_lo));
+	int failing = hook_failing(&h, hook_meets_range(&h));
 
 	return hook_end(h, failing, failing || hook_skip ? 0 : syscall(SYS_msync, addr, len, flags));
 }
@@ -81,35 +105,64 @@ int sync_file_range(int fd, off64_t off, off64_t len, unsigned flags)
 {
 	struct hook h = { .kind = flags & (SYNC_FILE_RANGE_WAIT_AFTER | SYNC_FILE_RANGE_WAIT_BEFORE) ? HOOK_RANGE_WAIT : HOOK_RANGE_START,
 		.ino = hook_inode(fd), .off = off, .len = len ? (size_t)len : SIZE_MAX / 2 };
-	int failing = h.kind == HOOK_RANGE_WAIT && hook_failing(!hook_ino || h.ino == hook_ino);
+	int failing;
+
+	if (off >= (off64_t)1 << 60)
+		h.kind = HOOK_ASK;
+	failing = hook_failing(&h, hook_meets_file(&h));
 
 	return hook_end(h, failing, failing || hook_skip ? 0 : syscall(SYS_sync_file_range, fd, off, len, flags));
 }
 
+/* a call on a descriptor that is about all of its file, or its file system */
+static int hook_whole(enum hook_kind kind, int fd, long number, const void *times)
+{
+	struct hook h = { .kind = kind, .ino = hook_inode(fd), .len = SIZE_MAX / 2 };
+	int failing = hook_failing(&h, hook_meets_file(&h));
+
+	if (failing || hook_skip)
+		return hook_end(h, failing, 0);
+	if (kind == HOOK_TOUCH)
+		return hook_end(h, 0, syscall(number, fd, NULL, times, 0));
+	return hook_end(h, 0, syscall(number, fd));
+}
+
 int fsync(int fd)
 {
-	struct hook h = { .kind = HOOK_FSYNC, .ino = hook_inode(fd), .len = SIZE_MAX / 2 };
-	int failing = hook_failing(!hook_ino || h.ino == hook_ino);
-
-	return hook_end(h, failing, failing || hook_skip ? 0 : syscall(SYS_fsync, fd));
+	return hook_whole(HOOK_FSYNC, fd, SYS_fsync, NULL);
 }
 
 int fdatasync(int fd)
 {
-	struct hook h = { .kind = HOOK_FDATASYNC, .ino = hook_inode(fd), .len = SIZE_MAX / 2 };
-	int failing = hook_failing(!hook_ino || h.ino == hook_ino);
+	return hook_whole(HOOK_FDATASYNC, fd, SYS_fdatasync, NULL);
+}
 
-	return hook_end(h, failing, failing || hook_skip ? 0 : syscall(SYS_fdatasync, fd));
+int syncfs(int fd)
+{
+	return hook_whole(HOOK_SYNCFS, fd, SYS_syncfs, NULL);
+}
+
+int futimens(int fd, const struct timespec times[2])
+{
+	return hook_whole(HOOK_TOUCH, fd, SYS_utimensat, times);
 }
 
 int madvise(void *addr, size_t len, int advice)
 {
-	struct hook h = { .kind = HOOK_POPULATE, .addr = (uintptr_t)addr, .len = len };
-	long rc = syscall(SYS_madvise, addr, len, advice);
+	struct hook h = { .kind = advice == 23 ? HOOK_POPULATE : HOOK_ADVICE, .addr = (uintptr_t)addr, .len = len };
+	int failing = hook_failing(&h, hook_meets_range(&h));
 
-	if (advice == 23) /* MADV_POPULATE_WRITE */
-		return hook_end(h, 0, rc);
-	return (int)rc;
+	if (!failing && h.kind == HOOK_ADVICE)
+		return (int)syscall(SYS_madvise, addr, len, advice);
+	return hook_end(h, failing, failing ? 0 : syscall(SYS_madvise, addr, len, advice));
+}
+
+int mincore(void *addr, size_t len, unsigned char *vec)
+{
+	struct hook h = { .kind = HOOK_RESIDENT, .addr = (uintptr_t)addr, .len = len };
+	int failing = hook_failing(&h, hook_meets_range(&h));
+
+	return hook_end(h, failing, failing ? 0 : syscall(SYS_mincore, addr, len, vec));
 }
 
 /* forget what was seen */
@@ -123,6 +176,7 @@ T_MAY void hook_set(int e, int times)
 	hook_errno = e;
 	hook_lo = hook_hi = 0;
 	hook_ino = 0;
+	hook_kinds = HOOK_REPORTS;
 	hook_fail = e ? times : 0;
 }
 
@@ -152,7 +206,7 @@ T_MAY int hook_meets(const struct hook *h, const struct view *v, char *addr, siz
 {
 	uintptr_t a = (uintptr_t)addr;
 
-	if (h->kind == HOOK_POPULATE)
+	if (!(HOOK_BIT(h->kind) & (HOOK_REPORTS | HOOK_BIT(HOOK_RANGE_START))) || h->kind == HOOK_SYNCFS)
 		return 0;
 	if (h->kind == HOOK_MSYNC)
 		return h->addr < a + len && h->addr + h->len > a;

@@ -146,7 +146,7 @@ int main(void)
 	IS(pmemset_source_alignment(src, NULL), -EINVAL);
 	CHECK(align == 7);
 	IS(pmemset_source_set_sds(NULL, NULL, NULL), -EINVAL);
-	IS(pmemset_source_set_sds(src, NULL, NULL), -EINVAL);
+	IS(pmemset_source_set_sds(src, NULL, NULL), 0); /* there is none to take away */
 	pmemset_source_set_badblock_detection(NULL, true);
 	IS(pmemset_badblock_clear(NULL, src), -EINVAL);
 	IS(pmemset_config_set_acceptable_states(NULL, 0), -EINVAL);
@@ -245,6 +245,15 @@ int main(void)
 		IS(map_at(set, fixed, 0, 0), PMEMSET_E_SDS_NOSUPP);
 		IS(walk(set), maps);
 		CHECK(state == PMEMSET_PART_STATE_CORRUPTED);
+		/* a program takes that for an answer, and maps without */
+		IS(pmemset_source_set_sds(fixed, NULL, &state), 0);
+		IS(map_at(set, fixed, 0, 0), 0);
+		CHECK(state == PMEMSET_PART_STATE_CORRUPTED);
+		IS(walk(set), maps + 1);
+		IS(pmemset_source_set_sds(fixed, NULL, NULL), 0);
+		IS(pmemset_source_set_sds(fixed, &sds, NULL), 0);
+		IS(pmemset_source_set_sds(fixed, &sds, NULL), PMEMSET_E_SDS_ALREADY_SET);
+		IS(map_at(set, fixed, 0, 0), PMEMSET_E_SDS_NOSUPP);
 		bb.offset = (size_t)INT64_MAX + 1;
 		IS(pmemset_badblock_clear(&bb, fixed), PMEMSET_E_OFFSET_OUT_OF_RANGE);
 		bb.offset = 0;

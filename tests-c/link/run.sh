@@ -270,11 +270,11 @@ does "unload test links" $cc -std=gnu99 $warn -o "$work/unload" unload.c -ldl -l
 does "a thread outlives dlclose" timeout 60 "$work/unload" "$lib/libpmemset.so.1"
 does "look-up test links" $cc -std=gnu99 $warn -I"$root/include" -o "$work/first_lookup" first_lookup.c -ldl -lpthread
 does "a thread's first look-up allocates nothing" timeout 60 "$work/first_lookup" "$lib/libpmemset.so.1" "$work/file"
-# glibc has 1664 bytes of it for all libraries that are opened at run time and have theirs where ours is.
 does "copies test links" $cc -std=gnu99 $warn -o "$work/copies" copies.c -ldl
 does "three copies by dlmopen work, and a fourth is refused with a reason" timeout 60 "$work/copies" "$lib/libpmemset.so.1" 3
 does "glibc makes room for more when it is told to" env GLIBC_TUNABLES=glibc.rtld.optional_static_tls=4096 timeout 60 \
 	"$work/copies" "$lib/libpmemset.so.1" 6
+# glibc has 1664 bytes of it for all libraries that are opened at run time and have theirs where ours is.
 small_tls() { [ "$(($(readelf -lW "$1" | awk '$1 == "TLS" { print $6 }')))" -le 400 ]; }
 does "there is room for others' thread-local memory" small_tls "$lib/libpmemset.so.1"
 exit $status
