@@ -3,122 +3,7 @@
  * errors.c -- PAGE granularity on ext4 on a disk of which single blocks can be made to fail: errors NAME DIR MAPPER DISK
  * SECTORS SEED. A drain that returns 0 means that what was flushed is on the disk, read past all caches.
  */
-#include "g.h"
-#include <linux/fiemap.h>
-#include <linux/fs.h>
-#include <sys/ioctl.h>
-
-enum { PAGES = 16, BAD = 5 };
-static const size_t page = 4096;
-static const char *dir, *mapper, *disk;
-static unsigned long sectors;
-static char *path;
-static uint64_t places[PAGES]; /* of the file's pages on the disk */
-
-struct view {
-	struct pmemset *set;
-	struct pmemset_source *src;
-	char *base;
-};
-
-static void file(const char *name)
-{
-	union { struct fiemap map; char room[sizeof(struct fiemap) + PAGES * sizeof(struct fiemap_extent)]; } u;
-	static char zeros[PAGES * 4096];
-	int fd;
-
-	free(path);
-	path = path_in(dir, name);
-	fd = open(path, O_CREAT | O_TRUNC | O_RDWR, 0644);
-	MUST(fd < 0);
-	MUST(pwrite(fd, zeros, sizeof(zeros), 0) != sizeof(zeros));
-	MUST(fsync(fd));
-	sync();
-	memset(&u, 0, sizeof(u));
-	u.map.fm_length = PAGES * page;
-	u.map.fm_extent_count = PAGES;
-	MUST(ioctl(fd, FS_IOC_FIEMAP, &u.map));
-	memset(places, 0, sizeof(places));
-	for (unsigned i = 0; i < u.map.fm_mapped_extents; i++) {
-		struct fiemap_extent *e = &u.map.fm_extents[i];
-
-		for (uint64_t at = 0; at < e->fe_length; at += page)
-			if ((e->fe_logical + at) / page < PAGES)
-				places[(e->fe_logical + at) / page] = e->fe_physical + at;
-	}
-	for (int p = 0; p < PAGES; p++)
-		MUST(!places[p]);
-	close(fd);
-}
-
-/* the blocks of the pages whose bit is set fail, all others work */
-static void fail(unsigned pages)
-{
-	char command[256];
-	FILE *table = fopen("/tmp/table", "w");
-	unsigned long at = 0;
-
-	MUST(!table);
-	for (;;) {
-		unsigned long next = sectors;
-
-		for (int p = 0; p < PAGES; p++)
-			if ((pages >> p & 1) && places[p] / 512 >= at && places[p] / 512 < next)
-				next = places[p] / 512;
-		if (next > at)
-			fprintf(table, "%lu %lu linear %s %lu\n", at, next - at, disk, at);
-		if (next == sectors)
-			break;
-		fprintf(table, "%lu %lu error\n", next, (unsigned long)page / 512);
-		at = next + page / 512;
-	}
-	fclose(table);
-	snprintf(command, sizeof(command),
-		 "dmsetup load %s /tmp/table && dmsetup resume --noflush --nolockfs --noudevsync %s", mapper, mapper);
-	MUST(system(command));
-}
-
-static int on_disk(int p)
-{
-	static char buf[4096] __attribute__((aligned(4096)));
-	int fd = open(disk, O_RDONLY | O_DIRECT);
-
-	MUST(fd < 0);
-	MUST(pread(fd, buf, page, (off_t)places[p]) != (ssize_t)page);
-	close(fd);
-	for (size_t i = 1; i < page; i++)
-		if (buf[i] != buf[0])
-			return -1;
-	return buf[0];
-}
-
-static struct view look(struct pmemset_source *src)
-{
-	struct view v = { new_set(PMEM2_GRANULARITY_PAGE), src, NULL };
-	struct pmemset_part_descriptor desc;
-
-	if (!src)
-		MUST(pmemset_source_from_file(&v.src, path));
-	MUST(map_source(v.set, v.src, 0, 0, &desc, NULL));
-	v.base = desc.addr;
-	return v;
-}
-
-static void leave(struct view *v)
-{
-	EQ(pmemset_delete(&v->set), 0);
-	EQ(pmemset_source_delete(&v->src), 0);
-}
-
-static void store(struct view *v, int p, int c)
-{
-	memset(v->base + p * page, c, page);
-}
-
-static int flush(struct view *v, int p)
-{
-	return pmemset_flush(v->set, v->base + p * page, page);
-}
+#include "disk.h"
 
 static void reported(void)
 {
@@ -139,9 +24,28 @@ static void reported(void)
 	EQ(pmemset_drain(v.set), -EIO);
 	EQ(pmemset_drain(v.set), -EIO);
 	EQ(on_disk(BAD), 'a');
+	recovers(&v, BAD, 'b');
+
+	test("what memory holds at the flush is what becomes durable");
+	fail(1 << BAD);
+	store(&v, BAD, 'c');
+	EQ(pmemset_persist(v.set, v.base + BAD * page, page), -EIO);
 	fail(0);
+	store(&v, BAD, 'd');
+	EQ(pmemset_drain(v.set), -EIO);
+	EQ(flush(&v, BAD), 0); /* not stored to since */
 	EQ(pmemset_drain(v.set), 0);
-	EQ(on_disk(BAD), 'b');
+	EQ(on_disk(BAD), 'd');
+
+	test("a page that is flushed again and lost again");
+	fail(1 << BAD);
+	for (int i = 0; i < 3; i++) {
+		store(&v, BAD, 'e');
+		EQ(pmemset_persist(v.set, v.base + BAD * page, 1), -EIO);
+		EQ(pmemset_drain(v.set), -EIO);
+	}
+	EQ(on_disk(BAD), 'd');
+	recovers(&v, BAD, 'e');
 	leave(&v);
 }
 
@@ -156,13 +60,28 @@ static void beside(void)
 		EQ(flush(&v, p), 0);
 	}
 	EQ(pmemset_drain(v.set), -EIO);
-	/* what is recorded beside it is not done either, as far as anybody can tell */
+	/* a healthy page is written, although what is lost makes the drain fail */
 	store(&v, 2, 'c');
 	EQ(pmemset_persist(v.set, v.base + 2 * page, page), -EIO);
+	EQ(on_disk(2), 'c');
 	fail(1 << 11);
+	for (int p = 1; p < PAGES; p += 2)
+		EQ(flush(&v, p), 0);
 	EQ(pmemset_drain(v.set), -EIO);
 	fail(0);
-	EQ(pmemset_drain(v.set), 0);
+	EQ(pmemset_drain(v.set), -EIO);
+	/* all but two of them */
+	for (int p = 5; p < PAGES; p += 2)
+		EQ(flush(&v, p), 0);
+	EQ(pmemset_drain(v.set), -EIO);
+	for (int p = 5; p < PAGES; p += 2)
+		EQ(on_disk(p), 'b');
+	EQ(flush(&v, 1), 0);
+	EQ(pmemset_drain(v.set), -EIO);
+	char address[32];
+	snprintf(address, sizeof(address), "%p", (void *)(v.base + 3 * page));
+	CHECK(strstr(pmemset_errormsg(), address));
+	EQ(pmemset_persist(v.set, v.base + 3 * page, 1), 0);
 	for (int p = 1; p < PAGES; p += 2)
 		EQ(on_disk(p), 'b');
 	EQ(on_disk(2), 'c');
@@ -182,19 +101,16 @@ static void two_sets(int one_source)
 	store(&b, 9, 'b');
 	EQ(flush(&b, 9), 0);
 	EQ(pmemset_drain(a.set), -EIO);
-	EQ(pmemset_drain(b.set), -EIO);
-	EQ(pmemset_drain(b.set), -EIO);
 	fail(0);
-	int rc = pmemset_drain(b.set);
-	if (rc)
-		rc = pmemset_drain(b.set);
-	EQ(rc, 0);
+	EQ(pmemset_drain(b.set), -EIO);
+	EQ(pmemset_drain(b.set), -EIO);
+	EQ(flush(&b, BAD), 0);
+	EQ(flush(&b, 9), 0);
+	EQ(pmemset_drain(b.set), 0);
 	EQ(on_disk(BAD), 'b');
 	EQ(on_disk(9), 'b');
-	rc = pmemset_drain(a.set);
-	if (rc)
-		rc = pmemset_drain(a.set);
-	EQ(rc, 0);
+	recovers(&a, BAD, 'c'); /* by its own user, who has flushed nothing again */
+	EQ(pmemset_drain(b.set), 0);
 	EQ(pmemset_delete(&a.set), 0);
 	EQ(pmemset_delete(&b.set), 0);
 	EQ(pmemset_source_delete(&a.src), 0);
@@ -207,38 +123,27 @@ static void by_the_kernel(void)
 	test("pages that the kernel itself lost");
 	file("kernel");
 	struct view v = look(NULL);
-	int fd = open(path, O_RDWR);
 	fail(1 << BAD);
 	store(&v, BAD, 'b');
 	EQ(flush(&v, BAD), 0);
-	/* written back, as it may be at any time; nobody hears of the failure */
-	sync_file_range(fd, 0, PAGES * page, SYNC_FILE_RANGE_WRITE);
-	usleep(200000);
+	written_back();
 	EQ(pmemset_drain(v.set), -EIO);
-	fail(0);
-	EQ(pmemset_drain(v.set), 0);
-	EQ(on_disk(BAD), 'b');
-	close(fd);
+	recovers(&v, BAD, 'b');
 	leave(&v);
 
 	test("pages that were lost before they were flushed");
 	file("before");
 	v = look(NULL);
-	fd = open(path, O_RDWR);
 	fail(1 << BAD);
 	store(&v, BAD, 'b');
-	sync_file_range(fd, 0, PAGES * page, SYNC_FILE_RANGE_WRITE);
-	usleep(200000);
-	/* the drain of another page hears of it */
+	written_back();
+	/* the drain of another page hears of it, and cannot know which it was about */
 	store(&v, 1, 'c');
 	EQ(pmemset_persist(v.set, v.base + page, page), -EIO);
-	fail(0);
-	EQ(pmemset_drain(v.set), 0);
-	EQ(on_disk(1), 'c');
+	recovers(&v, 1, 'c');
 	EQ(flush(&v, BAD), 0);
-	if (pmemset_drain(v.set) == 0)
-		EQ(on_disk(BAD), 'b');
-	close(fd);
+	EQ(pmemset_drain(v.set), 0);
+	EQ(on_disk(BAD), 'b');
 	leave(&v);
 
 	test("pages that were lost before they were flushed, of another set on the source");
@@ -250,19 +155,42 @@ static void by_the_kernel(void)
 	EQ(flush(&v, BAD), 0);
 	EQ(pmemset_drain(v.set), -EIO);
 	EQ(flush(&w, BAD), 0);
+	EQ(pmemset_drain(w.set), -EIO);
 	fail(0);
-	if (pmemset_drain(w.set) == 0)
-		EQ(on_disk(BAD), 'b');
+	EQ(flush(&w, BAD), 0);
+	EQ(pmemset_drain(w.set), 0);
+	EQ(on_disk(BAD), 'b');
 	EQ(pmemset_delete(&w.set), 0);
-	EQ(pmemset_delete(&v.set), 0);
+	EQ(pmemset_delete(&v.set), -EIO);
 	EQ(pmemset_source_delete(&v.src), 0);
+
+	test("a part that is mapped when the file has failed loses a page to the kernel");
+	file("late");
+	v = look(NULL);
+	w = look(NULL);
+	fail(1 << BAD);
+	store(&w, BAD, 'b');
+	EQ(pmemset_persist(w.set, w.base + BAD * page, 1), -EIO);
+	struct view late = look(v.src); /* of a source that has not heard of it */
+	store(&late, BAD, 'c');
+	EQ(flush(&late, BAD), 0);
+	written_back();
+	EQ(flush(&v, 1), 0);
+	fail(0);
+	EQ(pmemset_drain(late.set), -EIO);
+	(void)pmemset_drain(v.set);
+	recovers(&late, BAD, 'd');
+	(void)pmemset_delete(&v.set);
+	EQ(pmemset_delete(&w.set), -EIO);
+	EQ(pmemset_source_delete(&w.src), 0);
+	leave(&late);
 }
 
 static void removal(void)
 {
 	struct pmemset_part_map *map;
 
-	test("a part whose sync fails is not removed");
+	test("a part that has lost a page refuses its removal once");
 	file("removal");
 	struct view v = look(NULL);
 	fail(1 << BAD);
@@ -271,11 +199,25 @@ static void removal(void)
 	EQ(pmemset_part_map_by_address(v.set, &map, v.base), 0);
 	EQ(pmemset_remove_part_map(v.set, &map), -EIO);
 	CHECK(map != NULL);
-	EQ(v.base[BAD * page], 'b');
+	if (map)
+		EQ(v.base[BAD * page], 'b');
 	pmemset_part_map_drop(&map);
-	EQ(pmemset_remove_range(v.set, v.base, 1), -EIO);
-	EQ(v.base[BAD * page], 'b');
+	EQ(pmemset_drain(v.set), -EIO);
+	EQ(pmemset_remove_range(v.set, v.base, 1), 0);
+	EQ(pmemset_drain(v.set), 0);
+	EQ(on_disk(BAD), 0);
 	fail(0);
+	leave(&v);
+
+	test("and is removed with all on the disk after another flush");
+	file("flushed");
+	v = look(NULL);
+	fail(1 << BAD);
+	store(&v, BAD, 'b');
+	EQ(flush(&v, BAD), 0);
+	EQ(pmemset_remove_range(v.set, v.base, 1), -EIO);
+	fail(0);
+	EQ(flush(&v, BAD), 0); /* the removal has reported it */
 	EQ(pmemset_remove_range(v.set, v.base, 1), 0);
 	EQ(on_disk(BAD), 'b');
 	leave(&v);
@@ -299,22 +241,31 @@ static void copies(void)
 	struct view v = look(NULL);
 	fail(1 << BAD);
 	CHECK(pmemset_memset(v.set, v.base + BAD * page, 'b', page, 0));
+	recovers(&v, BAD, 'b');
+	fail(1 << BAD);
+	CHECK(pmemset_memset(v.set, v.base + BAD * page, 'x', page, 0));
 	fail(0);
 	EQ(pmemset_drain(v.set), -EIO);
+	/* a copy is a flush, too */
+	CHECK(pmemset_memset(v.set, v.base + BAD * page, 'y', page, 0));
+	EQ(on_disk(BAD), 'y');
 	EQ(pmemset_drain(v.set), 0);
-	EQ(on_disk(BAD), 'b');
+
 	test("a deep flush says so, too");
 	fail(1 << BAD);
 	store(&v, BAD, 'c');
 	EQ(pmemset_deep_flush(v.set, v.base, PAGES * page), PMEMSET_E_DEEP_FLUSH_FAIL);
 	fail(0);
+	EQ(pmemset_drain(v.set), -EIO);
+	EQ(pmemset_flush(v.set, v.base, PAGES * page), 0); /* whatever was synced with it is suspect */
 	EQ(pmemset_deep_flush(v.set, v.base, PAGES * page), 0);
 	EQ(on_disk(BAD), 'c');
+	EQ(pmemset_drain(v.set), 0);
 	leave(&v);
 }
 
 /* Two sets, stores, flushes and drains in any order on a disk that fails and recovers: what a drain calls durable is. */
-static void anyhow(unsigned seed, int turns, int written_back)
+static void anyhow(unsigned start, int turns, int written_back)
 {
 	int current[PAGES], flushed[2][PAGES], durable = 0, failures = 0;
 
@@ -325,8 +276,8 @@ static void anyhow(unsigned seed, int turns, int written_back)
 	memset(current, 0, sizeof(current));
 	memset(flushed, 0, sizeof(flushed));
 	struct view v[2] = { look(NULL) };
-	v[1] = look(seed % 2 ? v[0].src : NULL);
-	srandom(seed);
+	v[1] = look(start % 2 ? v[0].src : NULL);
+	srandom(start);
 	for (int turn = 0; turn < turns && !g_failed; turn++) {
 		if (random() % 2)
 			fail(random() % 2 ? 0 : (unsigned)random() & (unsigned)random() & (unsigned)random() & 0xffff);
@@ -346,6 +297,15 @@ static void anyhow(unsigned seed, int turns, int written_back)
 		if (rc) {
 			EQ(rc, -EIO);
 			failures++;
+			/* it stays so until all is flushed again that may be lost */
+			if (random() % 2)
+				fail(0);
+			EQ(pmemset_drain(v[who].set), -EIO);
+			for (int p = random() % 3 ? 0 : PAGES; p < PAGES; p++)
+				if (flushed[who][p]) {
+					EQ(flush(&v[who], p), 0);
+					flushed[who][p] = current[p];
+				}
 			continue;
 		}
 		for (int p = 0; p < PAGES; p++) {
@@ -354,7 +314,7 @@ static void anyhow(unsigned seed, int turns, int written_back)
 				continue;
 			durable++;
 			if (on_disk(p) != current[p]) {
-				printf("  seed %u, turn %d, set %d: page %d is %d on the disk, %d was called durable\n", seed, turn, who, p,
+				printf("  seed %u, turn %d, set %d: page %d is %d on the disk, %d was called durable\n", start, turn, who, p,
 				       on_disk(p), current[p]);
 				g_failed = 1;
 			}
@@ -362,11 +322,13 @@ static void anyhow(unsigned seed, int turns, int written_back)
 	}
 	fail(0);
 	for (int who = 0; who < 2; who++) {
-		int rc = 0;
-
-		for (int tries = 0; tries < 3 && (tries == 0 || rc); tries++)
-			rc = pmemset_drain(v[who].set);
-		EQ(rc, 0);
+		(void)pmemset_drain(v[who].set);
+		for (int p = 0; p < PAGES; p++)
+			if (flushed[who][p]) {
+				EQ(flush(&v[who], p), 0);
+				flushed[who][p] = current[p];
+			}
+		EQ(pmemset_drain(v[who].set), 0);
 		for (int p = 0; p < PAGES; p++)
 			if (flushed[who][p] && flushed[who][p] == current[p])
 				EQ(on_disk(p), current[p]);
@@ -382,13 +344,8 @@ static void anyhow(unsigned seed, int turns, int written_back)
 
 int main(int argc, char **argv)
 {
-	if (argc != 7)
+	if (!arguments(argc, argv))
 		return 2;
-	g_prefix = argv[1];
-	dir = argv[2];
-	mapper = argv[3];
-	disk = argv[4];
-	sectors = strtoul(argv[5], NULL, 10);
 	reported();
 	beside();
 	two_sets(0);
@@ -396,7 +353,6 @@ int main(int argc, char **argv)
 	by_the_kernel();
 	removal();
 	copies();
-	unsigned seed = (unsigned)atoi(argv[6]);
 	/* of one source, and of two */
 	anyhow(seed, 45, 0);
 	anyhow(seed + 1, 45, 0);

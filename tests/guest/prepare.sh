@@ -9,10 +9,14 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/libpmemset/guest
 echo "$cache"
 [ "$(uname -m)" = x86_64 ] || cannot "they need an x86-64 host"
 
-tools="busybox ndctl mkfs.ext4 mkfs.xfs mkfs.btrfs dmsetup"
-packages="qemu-system-x86 qemu-system-common qemu-system-data seabios busybox-static ndctl e2fsprogs xfsprogs btrfs-progs dmsetup"
-modules="nfit nd_pmem device_dax dax_pmem virtio_pci virtio_blk ext4 xfs btrfs crc32c_generic xxhash_generic
+tools="busybox ndctl mkfs.ext4 e2fsck mkfs.xfs mkfs.btrfs mkfs.f2fs mkfs.nilfs2 mkfs.jfs fsck.jfs mkreiserfs mkfs.exfat mkudffs
+	mkfs.minix fuse2fs bindfs dmsetup"
+packages="qemu-system-x86 qemu-system-common qemu-system-data seabios busybox-static ndctl e2fsprogs xfsprogs btrfs-progs
+	f2fs-tools nilfs-tools jfsutils reiserfsprogs exfatprogs udftools util-linux fuse2fs bindfs libfuse2 dmsetup"
+modules="nfit nd_pmem device_dax dax_pmem virtio_pci virtio_blk ext4 xfs btrfs crc32_generic crc32c_generic xxhash_generic f2fs nilfs2 jfs
+	reiserfs vfat exfat udf minix overlay fuse ecryptfs ecb nls_ascii nls_utf8 nls_cp437 nls_iso8859-1
 	dm_mod dm_log_writes dm_flakey dm_delay dm_snapshot brd"
+tools+=" bindfs" packages+=" bindfs libfuse2" modules+=" fuse loop"
 
 # What was made by this very script from these lists is still good.
 stamp=$(cksum <"$here/prepare.sh")
