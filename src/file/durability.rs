@@ -7,21 +7,19 @@
 //! - [`Ledger`], in memory that a process shares with its children: which files have failed, how often, and which syncs are
 //!   under way in all of these processes.
 //! - [`Ticket`], a sync under way. Every call that makes the kernel hand a report out needs one.
-//! - [`Inode`], in this process: whether the directory entry and the size are durable, as far as this library changed them.
+//! - [`Inode`] (src/file/inode.rs), in this process: whether the directory entry and the size are durable, as far as this library changed them.
 //!
 //! The verdict on a sync (see `end`): the number of the file's failures is the same as when the pages were taken out of the
 //! dirty map, and no sync of the file is still under way that began before this one ended, since that may have been given
 //! the report. The set's part of it, which pages are lost, is in [`dirty`](crate::persist::dirty).
 
-use std::ops::Deref;
-use std::ptr::NonNull;
 use std::sync::atomic::AtomicPtr;
 use std::time::{Duration, Instant};
 
+use super::inode::Inode;
 use crate::error::{Error, Result};
-use crate::fork::{self, ForkLock};
-use crate::mem::try_box;
-use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use crate::fork;
+use crate::sync::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use crate::sys::{self, Errno, SysResult};
 
 /// Which file.
@@ -32,7 +30,7 @@ pub(crate) struct FileId {
 }
 
 impl FileId {
-    fn hash(self) -> u64 {
+    pub(super) fn hash(self) -> u64 {
         // Multiplication by odd constants spreads neighbouring numbers over the upper bits.
         let mixed = self.inode.wrapping_mul(0x9E37_79B9_7F4A_7C15)
             ^ self.dev.wrapping_mul(0xC2B2_AE3D_27D4_EB4F);
@@ -170,7 +168,7 @@ impl Ledger {
     }
 
     /// The errno of the file's last failure; 0 if there was none.
-    fn errno(&self, file: FileId) -> Errno {
+    pub(super) fn errno(&self, file: FileId) -> Errno {
         let listed = self.listed(file).map(|f| f.errno.load(SeqCst)).last();
         match listed.unwrap_or(0) {
             0 => self.unlisted_errno.load(SeqCst) as Errno,
@@ -232,6 +230,26 @@ impl Ledger {
     /// A number, not 0, that no other of these processes gets.
     pub(crate) fn next_token(&self) -> u32 {
         1 + (self.tokens.fetch_add(1, SeqCst) & (u32::MAX >> 2))
+    }
+
+    /// Waits until no other thread makes the file longer, here or in another process that may have the same open file. One that
+    /// was stopped is waited for a tenth of a second.
+    pub(super) fn growing(&'static self, file: FileId) -> Option<Growing> {
+        let uncancelled = sys::Uncancelled::new();
+        let word = &self.growing[file.hash() as usize % GROWING];
+        let me = fork::process();
+        for _ in 0..1000 {
+            let holder = word.load(SeqCst);
+            let free = holder == 0 || (holder != me && fork::is_gone(holder));
+            if free && word.compare_exchange(holder, me, SeqCst, SeqCst).is_ok() {
+                return Some(Growing {
+                    holder: word,
+                    _uncancelled: uncancelled,
+                });
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        None
     }
 
     /// This process uses what others may have from the same forks. Whether there are any such that do.
@@ -570,7 +588,7 @@ pub(crate) fn sync_unknown(addr: usize, len: usize) -> SysResult<()> {
         // What is not mapped has not been synced.
         if errno != libc::ENOMEM {
             let file = sys::file_mapped_at(addr).map(|(dev, inode)| FileId { dev, inode });
-            match file.filter(|id| Chain::of(*id).has(*id)) {
+            match file.filter(|id| Inode::is_known(*id)) {
                 Some(file) => ledger.fail(file, errno),
                 None => ledger.fail_all(errno),
             }
@@ -579,247 +597,6 @@ pub(crate) fn sync_unknown(addr: usize, len: usize) -> SysResult<()> {
     ticket.leave(Ok(()));
     ledger.unknown.fetch_sub(1, SeqCst);
     result
-}
-
-// ---- directory entry and size ----------------------------------------------------------------------------------------
-
-/// Files whose new entry or size nobody has made durable yet are remembered without a source; so many at most.
-const MOST_KEPT: usize = 1024;
-
-static KEPT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-
-/// A file that this process has open, or of which it has something to make durable.
-pub(crate) struct Inode {
-    id: FileId,
-    next: AtomicPtr<Inode>,
-    /// [`InodeRef`]s. Changed under the chain's lock where it is 0 before or after.
-    references: AtomicUsize,
-    /// It is remembered without references, and counts in KEPT.
-    kept: std::sync::atomic::AtomicBool,
-    /// The directory entry may not be durable yet.
-    new_entry: std::sync::atomic::AtomicBool,
-    /// How often the library has made the file longer, and how many of these sizes are durable.
-    growths: AtomicUsize,
-    durable_growths: AtomicUsize,
-}
-
-struct Chain {
-    lock: ForkLock,
-    first: AtomicPtr<Inode>,
-}
-
-static CHAINS: [Chain; 64] = [const {
-    Chain {
-        lock: ForkLock::new(),
-        first: AtomicPtr::new(std::ptr::null_mut()),
-    }
-}; 64];
-
-/// A reference to what is known of a file.
-pub(crate) struct InodeRef(NonNull<Inode>);
-
-// SAFETY: all that changes in an inode is atomic.
-unsafe impl Send for InodeRef {}
-// SAFETY: as above.
-unsafe impl Sync for InodeRef {}
-
-impl Deref for InodeRef {
-    type Target = Inode;
-    fn deref(&self) -> &Inode {
-        // SAFETY: this reference keeps the inode.
-        unsafe { self.0.as_ref() }
-    }
-}
-
-impl Chain {
-    fn of(id: FileId) -> &'static Chain {
-        &CHAINS[id.hash() as usize % CHAINS.len()]
-    }
-
-    /// The link that leads to the file's inode, or the last one. Under the lock.
-    fn link(&self, found: impl Fn(&Inode) -> bool) -> &AtomicPtr<Inode> {
-        let mut link = &self.first;
-        // SAFETY: inodes in the chain are alive, under its lock.
-        while let Some(inode) = unsafe { link.load(std::sync::atomic::Ordering::Relaxed).as_ref() }
-        {
-            if found(inode) {
-                break;
-            }
-            link = &inode.next;
-        }
-        link
-    }
-}
-
-impl Chain {
-    /// Whether anything is known of a file.
-    fn has(&self, id: FileId) -> bool {
-        let _held = self.lock.lock();
-        let link = self.link(|inode| inode.id == id);
-        !link.load(std::sync::atomic::Ordering::Relaxed).is_null()
-    }
-}
-
-impl Inode {
-    /// What is known of a file.
-    pub(crate) fn of(id: FileId) -> Result<InodeRef> {
-        use std::sync::atomic::Ordering::Relaxed;
-        open_ledger()?;
-        let mut made = try_box(Inode {
-            id,
-            next: AtomicPtr::default(),
-            references: AtomicUsize::new(1),
-            kept: false.into(),
-            new_entry: false.into(),
-            growths: AtomicUsize::new(0),
-            durable_growths: AtomicUsize::new(0),
-        })?;
-        let chain = Chain::of(id);
-        let _held = chain.lock.lock();
-        let link = chain.link(|inode| inode.id == id);
-        // SAFETY: as in `link`.
-        if let Some(inode) = unsafe { link.load(Relaxed).as_ref() } {
-            inode.references.fetch_add(1, SeqCst);
-            return Ok(InodeRef(NonNull::from(inode)));
-        }
-        *made.next.get_mut() = chain.first.load(Relaxed);
-        let made = Box::leak(made);
-        chain
-            .first
-            .store(made, std::sync::atomic::Ordering::Release);
-        Ok(InodeRef(NonNull::from(made)))
-    }
-
-    pub(crate) fn id(&self) -> FileId {
-        self.id
-    }
-
-    fn ledger(&self) -> &'static Ledger {
-        match ledger() {
-            Some(ledger) => ledger,
-            // Opened before the first inode was made, and never closed.
-            None => unreachable!(),
-        }
-    }
-
-    /// How often syncs of the file have failed.
-    #[inline]
-    pub(crate) fn failures(&self) -> u64 {
-        self.ledger().failures(self.id)
-    }
-
-    /// How they failed last.
-    pub(crate) fn errno(&self) -> Errno {
-        match self.ledger().errno(self.id) {
-            0 => libc::EIO,
-            errno => errno,
-        }
-    }
-
-    /// Before the system calls of a sync. `alone`: no other sync of the file is to run at the same time.
-    pub(crate) fn begin(&self, alone: bool) -> Ticket<'static> {
-        self.ledger().begin(self.id, alone)
-    }
-
-    /// This process uses the file's record. Whether others that have come from the same forks may do so, too.
-    pub(crate) fn join(&self) -> bool {
-        self.ledger().join()
-    }
-
-    pub(crate) fn entry_may_be_new(&self) {
-        self.new_entry.store(true, SeqCst);
-    }
-
-    pub(crate) fn has_new_entry(&self) -> bool {
-        self.new_entry.load(SeqCst)
-    }
-
-    pub(crate) fn entry_is_durable(&self) {
-        self.new_entry.store(false, SeqCst);
-    }
-
-    /// Waits until no other thread makes the file longer, here or in another process that may have the same open file. One that
-    /// was stopped is waited for a tenth of a second.
-    pub(crate) fn growing(&self) -> Option<Growing> {
-        let uncancelled = sys::Uncancelled::new();
-        let word = &self.ledger().growing[self.id.hash() as usize % GROWING];
-        let me = fork::process();
-        for _ in 0..1000 {
-            let holder = word.load(SeqCst);
-            let free = holder == 0 || (holder != me && fork::is_gone(holder));
-            if free && word.compare_exchange(holder, me, SeqCst, SeqCst).is_ok() {
-                return Some(Growing {
-                    holder: word,
-                    _uncancelled: uncancelled,
-                });
-            }
-            std::thread::sleep(Duration::from_micros(100));
-        }
-        None
-    }
-
-    /// The file has been made longer.
-    pub(crate) fn grown(&self) {
-        self.growths.fetch_add(1, SeqCst);
-    }
-
-    /// To be asked before a sync that makes the size durable which the file has then.
-    pub(crate) fn growths(&self) -> usize {
-        self.growths.load(SeqCst)
-    }
-
-    pub(crate) fn size_is_durable(&self, growths: usize) {
-        self.durable_growths.fetch_max(growths, SeqCst);
-    }
-
-    /// Whether the directory entry or the size may not be durable yet, because of this library.
-    pub(crate) fn is_unsettled(&self) -> bool {
-        self.has_new_entry() || self.durable_growths.load(SeqCst) < self.growths()
-    }
-
-    /// Whether there is no room to remember it once it is closed: then its entry is to be made durable before.
-    pub(crate) fn must_settle(&self) -> bool {
-        self.has_new_entry() && !self.kept.load(SeqCst) && KEPT.load(SeqCst) >= MOST_KEPT
-    }
-}
-
-impl Clone for InodeRef {
-    fn clone(&self) -> Self {
-        self.references.fetch_add(1, SeqCst);
-        InodeRef(self.0)
-    }
-}
-
-impl Drop for InodeRef {
-    fn drop(&mut self) {
-        use std::sync::atomic::Ordering::Relaxed;
-        let chain = Chain::of(self.id);
-        let _held = chain.lock.lock();
-        if self.references.fetch_sub(1, SeqCst) > 1 {
-            return;
-        }
-        let kept = self.kept.load(SeqCst);
-        if self.is_unsettled() {
-            if !kept && KEPT.fetch_add(1, SeqCst) < MOST_KEPT {
-                self.kept.store(true, SeqCst);
-                return;
-            }
-            if kept {
-                return;
-            }
-            KEPT.fetch_sub(1, SeqCst);
-        } else if kept {
-            KEPT.fetch_sub(1, SeqCst);
-        }
-        let this = self.0.as_ptr();
-        let link = chain.link(|inode| std::ptr::eq(inode, this));
-        link.store(
-            self.next.load(Relaxed),
-            std::sync::atomic::Ordering::Release,
-        );
-        // SAFETY: made by `of`, without references, and not in the chain any more.
-        drop(unsafe { Box::from_raw(this) });
-    }
 }
 
 #[cfg(all(test, loom))]

@@ -2,6 +2,7 @@
 
 mod descriptor;
 pub(crate) mod durability;
+mod inode;
 mod open;
 mod sync_plan;
 

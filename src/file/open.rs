@@ -7,7 +7,8 @@ use std::sync::atomic::{
 };
 
 use super::descriptor::{Descriptor, Pinned};
-use super::durability::{FileId, Inode, InodeRef, Ticket};
+use super::durability::{FileId, Ticket};
+use super::inode::{Inode, InodeRef};
 use super::sync_plan::{HUGETLBFS, SyncPlan};
 use crate::error::{Error, Name, Result};
 use crate::fork;
