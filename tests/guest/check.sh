@@ -83,9 +83,11 @@ cases=("$@")
 if [ $# = 0 ]; then
 	cases=(crash power-btrfs power-ext4 power-xfs power-ext4-nojournal power-overlay-nojournal power-ext4-data-journal power-f2fs
 		power-vfat dax dax-cpu facts errors)
+	# Without ecryptfs-nojournal: it writes all of a file between the change of the inode and the test for one, which leaves no
+	# way to sync that always holds.
 	[ "${POWER_ALL:-0}" = 0 ] ||
 		for kind in ext2 ext3 ext4-data-writeback nilfs2 jfs reiserfs exfat udf minix overlay-ext4 \
-			ecryptfs-ext4 ecryptfs-nojournal bindfs-ext4 bindfs-nojournal fuse2fs; do
+			ecryptfs-ext4 bindfs-ext4 bindfs-nojournal fuse2fs; do
 			cases+=("power-$kind")
 		done
 fi
