@@ -412,6 +412,9 @@ impl OpenFile {
     /// nothing is flushed through it that it could be about, so that it is not taken for a new one. It waits for nothing; where
     /// there is no descriptor any more, nothing is done.
     pub(crate) fn take_known_reports(&self) {
+        if self.has_taken_reports() {
+            return;
+        }
         let Some(pinned) = self.pin() else {
             return;
         };
@@ -438,13 +441,18 @@ impl OpenFile {
         }
     }
 
+    /// Whether the kernel has no report of a known failure for this opening any more.
+    fn has_taken_reports(&self) -> bool {
+        self.reports_taken.load(Ordering::Acquire) == self.inode.failures()
+    }
+
     fn take_reports(&self, take: impl FnOnce(&Ticket<'_>) -> SysResult<()>) {
         let failures = self.inode.failures();
         let _uncancelled = sys::Uncancelled::new();
         let me = fork::token();
         let asks = self.asking.load(Ordering::Acquire);
         // A thread of another process, of which this one is a child, will never be done here.
-        if self.reports_taken.load(Ordering::Acquire) == failures
+        if self.has_taken_reports()
             || asks == me
             || self
                 .asking
