@@ -85,11 +85,11 @@ impl Descriptor {
         self.close_if_idle(before - OPENER);
     }
 
-    /// The facts of the file, if the descriptor is still its.
+    /// The facts of the file; `ESTALE` when the number is another file's by now.
     pub(super) fn facts(&self) -> SysResult<FileFacts> {
         let facts = sys::file_facts(self.fd)?;
         if facts.id() != self.file {
-            return Err(libc::EBADF);
+            return Err(libc::ESTALE);
         }
         Ok(facts)
     }

@@ -74,6 +74,9 @@ struct Flight {
     process: AtomicU64,
     /// The number of the ticket, and whether somebody waits for its end; 0 when none is under way.
     ticket: AtomicU32,
+    /// The process that opened the file description; 0 when that is not known. Only those who share it with the process can
+    /// have missed a report that this one was given.
+    opener: AtomicU64,
     /// It has its turn after those of the file that began before it.
     alone: AtomicU32,
     dev: AtomicU64,
@@ -101,6 +104,8 @@ pub(crate) struct Ledger {
     unlisted_errno: AtomicU32,
     /// Syncs under way of files that are not known.
     unknown: AtomicU32,
+    /// Bits of processes whose openings others have inherited and use.
+    inherited: [AtomicU64; FILTER],
     /// Numbers that have been given to processes.
     tokens: AtomicU32,
     /// The first process that used it, and whether others have since.
@@ -142,6 +147,13 @@ impl Filter {
 fn filter_bit(file: FileId) -> (usize, u64) {
     let hash = file.hash();
     ((hash >> 6) as usize % FILTER, 1 << (hash & 63))
+}
+
+fn process_bit(process: u64) -> (usize, u64) {
+    filter_bit(FileId {
+        dev: 0,
+        inode: process,
+    })
 }
 
 impl Ledger {
@@ -265,12 +277,16 @@ impl Ledger {
     }
 
     /// Before the system calls of a sync. `alone`: no other sync of the file is to run at the same time; whoever began before
-    /// this one is waited for.
-    pub(crate) fn begin(&self, file: FileId, alone: bool) -> Ticket<'_> {
+    /// this one is waited for. `opener`: the process that opened the file description, or 0.
+    pub(crate) fn begin(&self, file: FileId, alone: bool, opener: u64) -> Ticket<'_> {
         let uncancelled = sys::Uncancelled::new();
         let bucket = &self.buckets[file.hash() as usize % BUCKETS];
         let me = fork::process();
         self.join();
+        if opener != 0 && opener != me {
+            let (word, bit) = process_bit(opener);
+            self.inherited[word].fetch_or(bit, SeqCst);
+        }
         bucket.count.fetch_add(1, SeqCst);
         let turn = bucket.next_ticket.fetch_add(1, SeqCst);
         // Never 0, which says that none is under way; the lowest bit is WAITED_FOR's.
@@ -290,6 +306,7 @@ impl Ledger {
             }
             wait.a_moment();
         };
+        flight.opener.store(opener, SeqCst);
         flight.alone.store(alone.into(), SeqCst);
         flight.dev.store(file.dev, SeqCst);
         flight.inode.store(file.inode, SeqCst);
@@ -307,6 +324,14 @@ impl Ledger {
             ended: false,
             _uncancelled: uncancelled,
         }
+    }
+
+    /// Whether another process than the one that syncs may have missed a report that this one was given: if they share the open
+    /// file description.
+    fn concerns_others(&self, flight: &Flight, process: u64) -> bool {
+        let opener = flight.opener.load(SeqCst);
+        let (word, bit) = process_bit(opener);
+        opener != process || self.inherited[word].load(SeqCst) & bit != 0
     }
 
     /// A process that was killed in the middle of a sync may have been given a report that it cannot pass on.
@@ -329,7 +354,7 @@ impl Ledger {
         }
         let ticket = flight.ticket.load(SeqCst);
         match flight.file() {
-            _ if ticket == 0 => {}
+            _ if ticket == 0 || !self.concerns_others(flight, process) => {}
             UNKNOWN => self.fail_all(libc::EIO),
             file => self.fail(file, libc::EIO),
         }
@@ -355,10 +380,13 @@ impl Ledger {
         // All are noted first: whoever begins while one is waited for is not waited for as well.
         let under_way: [u32; FLIGHTS] = std::array::from_fn(|i| {
             let flight = &bucket.flights[i];
-            match flight.ticket.load(SeqCst) & !WAITED_FOR {
-                ticket if ticket != 0 && flight.file() == file && which(flight, ticket) => ticket,
-                _ => 0,
+            let ticket = flight.ticket.load(SeqCst) & !WAITED_FOR;
+            if ticket == 0 || flight.file() != file || !which(flight, ticket) {
+                return 0;
             }
+            let process = flight.process.load(SeqCst);
+            let missed = process == fork::process() || self.concerns_others(flight, process);
+            if missed { ticket } else { 0 }
         });
         for (flight, ticket) in bucket.flights.iter().zip(under_way) {
             if ticket != 0 {
@@ -582,7 +610,7 @@ pub(crate) fn sync_unknown(addr: usize, len: usize) -> SysResult<()> {
         return Err(libc::ENOMEM);
     };
     ledger.unknown.fetch_add(1, SeqCst);
-    let mut ticket = ledger.begin(UNKNOWN, false);
+    let mut ticket = ledger.begin(UNKNOWN, false, 0);
     let result = sys::sync_range(&ticket, addr, len);
     if let Err(errno) = result {
         // What is not mapped has not been synced.

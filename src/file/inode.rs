@@ -150,9 +150,10 @@ impl Inode {
         }
     }
 
-    /// Before the system calls of a sync. `alone`: no other sync of the file is to run at the same time.
-    pub(crate) fn begin(&self, alone: bool) -> Ticket<'static> {
-        self.ledger().begin(self.id, alone)
+    /// Before the system calls of a sync. `alone`: no other sync of the file is to run at the same time. `opener`: the process
+    /// that opened the file description, or 0.
+    pub(super) fn begin(&self, alone: bool, opener: u64) -> Ticket<'static> {
+        self.ledger().begin(self.id, alone, opener)
     }
 
     /// This process uses the file's record. Whether others that have come from the same forks may do so, too.

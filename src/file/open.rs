@@ -66,6 +66,8 @@ pub(crate) struct OpenFile {
     /// Parts that are mapped.
     mapped: AtomicUsize,
     inode: InodeRef,
+    /// The process that opened it; 0 when the program has, which may have got it from another.
+    opener: u64,
     /// Failures of the file that the kernel has no report of any more for this opening.
     reports_taken: AtomicU64,
     /// The process of which a thread is asking for reports.
@@ -96,6 +98,7 @@ impl OpenFile {
         let huge = system.filter(|system| system.0 == HUGETLBFS);
         let plan = SyncPlan::of(kind, &facts, system.map(|system| system.0));
         let failures = inode.failures();
+        let opener = if fd.is_some() { fork::process() } else { 0 };
         Ok(OpenFile {
             kind,
             name,
@@ -114,6 +117,7 @@ impl OpenFile {
             plan,
             mapped: AtomicUsize::new(0),
             inode,
+            opener,
             reports_taken: AtomicU64::new(failures),
             asking: AtomicU32::new(0),
         })
@@ -171,9 +175,9 @@ impl OpenFile {
 
     fn facts_now(&self) -> Result<sys::FileFacts> {
         self.descriptor.facts().map_err(|e| {
-            if e == libc::EBADF && self.descriptor.is_borrowed() {
+            if e == libc::ESTALE && self.descriptor.is_borrowed() {
                 return Error::InvalidPmem2Source(
-                    "its descriptor has been closed or is another file's now",
+                    "its descriptor has been closed and is another file's now",
                 );
             }
             Error::SystemAt("look up", self.name, e)
@@ -406,6 +410,11 @@ impl OpenFile {
         matches!(self.kind, Kind::DeviceDax(_))
     }
 
+    /// Before the system calls of a sync. `alone`: no other sync of the file is to run at the same time.
+    pub(crate) fn begin(&self, alone: bool) -> Ticket<'static> {
+        self.inode.begin(alone, self.opener)
+    }
+
     // ---- reports -------------------------------------------------------------------------------------------------
 
     /// The kernel reports a failure that is known, of another opening, to this opening once more. This has it do so now, when
@@ -461,7 +470,7 @@ impl OpenFile {
         {
             return;
         }
-        let mut ticket = self.inode.begin(false);
+        let mut ticket = self.begin(false);
         let report = take(&ticket);
         // A relative of this process may have flushed through the same opening since: then what is reported counts.
         ticket.leave(match self.inode.join() {
@@ -521,7 +530,7 @@ impl OpenFile {
             return Ok(());
         }
         if !sync_directory_of(fd, self.id())? {
-            let ticket = self.inode.begin(false);
+            let ticket = self.begin(false);
             let since = self.inode.failures();
             match sys::sync_file_system(&ticket, fd) {
                 Err(e) if sys::is_call_refused(e, |fd| sys::sync_file_system(&ticket, fd)) => {

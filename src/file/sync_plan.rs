@@ -207,7 +207,7 @@ impl OpenFile {
     pub(crate) fn sync_part(&self, range: FileRange) -> SysResult<()> {
         let growths = self.inode().growths();
         let since = self.inode().failures();
-        let ticket = self.inode().begin(self.plan.syncs_alone());
+        let ticket = self.begin(self.plan.syncs_alone());
         let synced = self.sync(&ticket, std::iter::once(range));
         ticket.end(synced, since)?;
         self.settle(growths)

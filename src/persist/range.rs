@@ -98,7 +98,7 @@ fn sync_file(group: &mut [FileRange]) -> Result<()> {
         End::Lost(errno) => Some(errno),
         _ => None,
     });
-    let ticket = file.inode().begin(file.plan.syncs_alone());
+    let ticket = file.begin(file.plan.syncs_alone());
     let each = group.iter().map(|r| (r.addr, r.offset, r.len));
     let synced = file.sync(&ticket, each);
     let synced = started.map_or(synced, Err);

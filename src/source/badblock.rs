@@ -245,7 +245,7 @@ impl OpenFile {
             }
         }
         let since = self.inode().failures();
-        let ticket = self.inode().begin(false);
+        let ticket = self.begin(false);
         let synced = sys::fsync(&ticket, fd);
         ticket.end(synced, since).map_err(failed)
     }

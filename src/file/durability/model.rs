@@ -22,6 +22,7 @@ impl Ledger {
             unlisted: AtomicU64::new(0),
             unlisted_errno: AtomicU32::new(0),
             unknown: AtomicU32::new(0),
+            inherited: zeros(),
             tokens: AtomicU32::new(0),
             listed: AtomicU32::new(0),
             first: AtomicU64::new(0),
@@ -82,7 +83,7 @@ impl World {
     }
 
     fn sync(&self, since: u64, loses: bool, how: End) -> SysResult<()> {
-        let ticket = self.ledger.begin(FILE, false);
+        let ticket = self.ledger.begin(FILE, false, 0);
         let result = self.msync(loses);
         end(ticket, result, since, how)
     }
@@ -154,7 +155,7 @@ fn loom_another_file() {
         let world = World::new();
         let other = world.clone();
         let t = thread::spawn(move || {
-            let ticket = other.ledger.begin(OTHER, false);
+            let ticket = other.ledger.begin(OTHER, false, 0);
             assert!(ticket.end(Err(libc::ENOSPC), 0).is_err());
         });
         assert!(world.sync(0, false, End::Right).is_ok());
