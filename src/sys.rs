@@ -262,6 +262,9 @@ pub(crate) fn path_facts(path: &CStr) -> SysResult<FileFacts> {
 
 /// The file system that an open file is on: its type (`f_type` of statfs), and the size of its blocks.
 pub(crate) fn file_system(fd: RawFd) -> Option<(u64, usize)> {
+    if cfg!(miri) {
+        return None;
+    }
     let mut st = std::mem::MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: the buffer is initialised when the call succeeds.
     let st = unsafe {
@@ -709,14 +712,13 @@ pub(crate) unsafe fn map_file(
 /// Memory that this process shares with the children of its forks. It is zero, and takes no room until it is touched.
 pub(crate) fn map_shared(len: usize) -> SysResult<usize> {
     let access = libc::PROT_READ | libc::PROT_WRITE;
-    map(
-        0,
-        len,
-        access,
-        libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-        -1,
-        0,
-    )
+    // Miri has no children to share with.
+    let shared = if cfg!(miri) {
+        libc::MAP_PRIVATE
+    } else {
+        libc::MAP_SHARED
+    };
+    map(0, len, access, shared | libc::MAP_ANONYMOUS, -1, 0)
 }
 
 /// A page that the kernel clears in the child of a fork; `None` where it cannot.

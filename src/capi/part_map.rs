@@ -166,7 +166,7 @@ pub unsafe extern "C" fn pmemset_remove_range(
     ))
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, miri))))]
 mod tests {
     use std::ffi::CStr;
 

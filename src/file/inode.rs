@@ -111,17 +111,18 @@ impl Inode {
         let chain = Chain::of(id);
         let _held = chain.lock.lock();
         let link = chain.link(|inode| inode.id == id);
-        // SAFETY: as in `link`.
-        if let Some(inode) = unsafe { link.load(Relaxed).as_ref() } {
-            inode.references.fetch_add(1, SeqCst);
-            return Ok(InodeRef(NonNull::from(inode)));
+        if let Some(known) = NonNull::new(link.load(Relaxed)) {
+            // SAFETY: as in `link`.
+            unsafe { known.as_ref() }.references.fetch_add(1, SeqCst);
+            return Ok(InodeRef(known));
         }
         *made.next.get_mut() = chain.first.load(Relaxed);
-        let made = Box::leak(made);
+        let made = NonNull::from(Box::leak(made));
+        let first = made.as_ptr();
         chain
             .first
-            .store(made, std::sync::atomic::Ordering::Release);
-        Ok(InodeRef(NonNull::from(made)))
+            .store(first, std::sync::atomic::Ordering::Release);
+        Ok(InodeRef(made))
     }
 
     pub(crate) fn id(&self) -> FileId {
