@@ -47,9 +47,10 @@ for arch; do
 	build=(--locked --quiet --lib --target "$triple" -Zbuild-std=std,test,panic_unwind
 		--config profile.dev.opt-level=1 --config profile.dev.debug=0)
 
-	# The emulator keeps notes of every page that is reserved, and one test reserves 20 TiB.
-	if CARGO_TARGET_DIR=$target/cross timeout 900 cargo +nightly test "${build[@]}" -- --skip large_parts >"$work/test" 2>&1 \
-		</dev/null; then
+	# The emulator keeps notes of every page that is reserved, and one test reserves 20 TiB. It says that it clears memory in the
+	# child of a fork (MADV_WIPEONFORK), and does not.
+	if CARGO_TARGET_DIR=$target/cross timeout 900 cargo +nightly test "${build[@]}" -- --skip large_parts \
+		--skip a_child_finds_it_free >"$work/test" 2>&1 </dev/null; then
 		ok "cross: $arch: unit tests ($(sed -n 's/^test result: ok. \([0-9]*\) passed.*/\1/p' "$work/test"))"
 	else
 		bad "cross: $arch: unit tests"
