@@ -20,6 +20,7 @@ use super::dirty::DirtyMap;
 use super::pacing::{self, Pacing};
 use super::range::{self, End, FileRange};
 use crate::error::{Error, Result};
+use crate::file::OpenFile;
 use crate::mem::{Shared, lock, try_push};
 use crate::sys;
 
@@ -103,6 +104,8 @@ pub(crate) trait Parts {
 struct Begun {
     /// To be synced by itself.
     own: Vec<FileRange>,
+    /// In the queue, and to be started at once.
+    early: Vec<(Shared<OpenFile>, u64, usize)>,
     /// Some went to the queue.
     joins_queue: bool,
     starts_queue: bool,
@@ -150,6 +153,10 @@ impl Drains {
                         }
                         begun.joins_queue = true;
                         let queue = state.queue(&mut begun.starts_queue)?;
+                        if state.pacing.starts_early() {
+                            // No more than a good turn.
+                            let _ = try_push(&mut begun.early, (r.file.clone(), r.offset, r.len));
+                        }
                         lock(&queue.state).push(r)
                     });
                     if let Err(e) = taken {
@@ -178,6 +185,12 @@ impl Drains {
         }
         drop(state);
         drop(guard);
+        for (file, offset, len) in begun.early {
+            if let Err(errno) = file.start(offset, len) {
+                // It may not be reported again: it counts for all who have flushed to the file.
+                file.begin(false).leave(Err(errno));
+            }
+        }
         if let Some(batch) = batch {
             self.run(&batch, &parts);
             result = result.and(batch.verdict(range));
@@ -246,6 +259,7 @@ impl Drains {
         parts: &impl Fn() -> G,
     ) {
         let mut ranges = std::mem::take(&mut lock(&batch.state).ranges);
+        let count = ranges.len() as u32;
         let began = Instant::now();
         let mut result = range::sync(&mut ranges);
         let took = began.elapsed();
@@ -286,6 +300,7 @@ impl Drains {
             state.last_failure = Some((batch.number, e));
         }
         drop(b);
+        state.pacing.saw(count, took);
         state.recent = Some((batch.clone(), Instant::now()));
         drop(state);
         batch.done.store(1, Ordering::Release);
